@@ -1,0 +1,62 @@
+# Two commands for users, `make run` and `make test`; the rest is for those who work on Penstock.
+SHELL := /bin/bash
+PYTHON ?= python3
+PORT ?= 4020
+CONFIG ?= config/routes.yaml
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# S64: what is installed is what was locked, and nothing is built on the way.
+LOCKED := --require-hashes --only-binary :all:
+
+.PHONY: help install run test lint bench schema lock clean
+help:
+	@echo 'make run [PORT=4020] [CONFIG=config/routes.yaml]   serve on http://127.0.0.1:PORT'
+	@echo 'make test                                          run every test, against real parts'
+	@echo 'make lint                                          ruff, mypy --strict, the import floors'
+	@echo 'make bench                                         measure beside a bare relay, print ratios'
+	@echo 'make install | schema | lock | clean'
+
+$(VENV)/.created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	    || { echo "Penstock needs Python >= 3.11, and $(PYTHON) is $$($(PYTHON) --version). Try: make PYTHON=python3.12 run"; exit 1; }
+	@echo "making $(VENV) (once)"
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.created requirements/run.lock pyproject.toml
+	@echo "installing the locked requirements (once)"
+	@$(PIP) install $(LOCKED) -r requirements/run.lock
+	@$(PIP) install --no-deps --no-build-isolation --no-index -e .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed requirements/dev.lock
+	@echo "installing the locked development requirements (once)"
+	@$(PIP) install $(LOCKED) -r requirements/dev.lock
+	@touch $@
+
+install: $(VENV)/.installed
+
+run: install
+	@exec $(BIN)/penstock serve --port $(PORT) --config $(CONFIG)
+
+test: $(VENV)/.installed-dev
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.installed-dev
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+
+bench: $(VENV)/.installed-dev
+	@$(BIN)/python -m tests.bench $(ARGS)
+
+schema: install
+	@$(BIN)/python -m proxy.config.schema > config/routes.schema.json
+
+# Needs `uv` on PATH; run it when a requirement changes.
+LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links
+lock:
+	@$(LOCK) pyproject.toml requirements/build.in -o requirements/run.lock
+	@$(LOCK) --extra dev pyproject.toml requirements/build.in -c requirements/run.lock -o requirements/dev.lock
+
+clean:
+	@rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis dist

@@ -1,0 +1,75 @@
+"""Options that commands share, and the configuration that they name."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from proxy.config.problem import ConfigError
+    from proxy.core.routing import RoutingTable
+
+EXIT_PROBLEMS: Final = 1
+EXIT_USAGE: Final = 2  # click's own, for a wrong option
+
+_CHECKOUT: Final = Path(__file__).parents[2]
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def config_option(command: _Command) -> _Command:
+    """`--config PATH`; the command gets the path of a file that exists."""
+    return click.option(
+        "--config",
+        type=click.Path(path_type=Path),
+        callback=lambda _context, _option, given: config_path(given),
+        metavar="PATH",
+        help="The routes file. Default: PENSTOCK_CONFIG, else config/routes.yaml here, else the one that ships.",
+    )(command)
+
+
+def json_option(command: _Command) -> _Command:
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")(command)
+
+
+def config_path(given: Path | None) -> Path:
+    """The routes file to use: the one given, the environment's, the working directory's, the one that ships.
+
+    Errors: ends the command with exit code 2 where the file that was named does not exist.
+    """
+    named = given or (Path(found) if (found := os.environ.get("PENSTOCK_CONFIG")) else None)
+    if named is None:
+        usual = (Path("config/routes.yaml"), *shipped_paths())
+        return next((path for path in usual if path.is_file()), None) or _missing(usual[0], "the default")
+    return named if named.is_file() else _missing(named, "--config" if given else "PENSTOCK_CONFIG")
+
+
+def shipped_paths() -> tuple[Path, Path]:
+    """Where the file that ships may stand: in the installed package, or in the checkout."""
+    return _CHECKOUT / "proxy/config/shipped/routes.yaml", _CHECKOUT / "config/routes.yaml"
+
+
+def _missing(path: Path, who: str) -> NoReturn:
+    click.echo(f"{path}: no such file ({who} names it). Name another with --config PATH", err=True)
+    sys.exit(EXIT_USAGE)
+
+
+def loaded(path: Path) -> "RoutingTable":
+    """The table of a routes file for this machine as it is now. Errors: prints every problem, ends the command."""
+    from proxy.config.listening import listening  # noqa: PLC0415 - not for --help
+    from proxy.config.problem import ConfigError  # noqa: PLC0415
+    from proxy.config.resolve import load  # noqa: PLC0415
+
+    try:
+        return load(path, os.environ, listening=listening(os.environ))
+    except ConfigError as error:
+        tell(error)
+        sys.exit(EXIT_PROBLEMS)
+
+
+def tell(error: "ConfigError") -> None:
+    """Every problem on a line of its own."""
+    for problem in error.problems:
+        click.echo(str(problem), err=True)

@@ -1,0 +1,164 @@
+"""From a file and the environment to a routing table: names to targets, providers to active or the reason why not."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from proxy.config import schema
+from proxy.config.address import expand, refusal
+from proxy.config.check import RESERVED, check
+from proxy.config.problem import ConfigError, Problem
+from proxy.config.read import BYTES_MAX, read
+from proxy.core.routing import AuthStyle, Provider, Route, RoutingTable, Target, Timeouts
+from proxy.providers.catalogue import PATHS, CatalogueRow
+from proxy.providers.rows import CATALOGUE
+from proxy.terms import Api, ProviderId, RouteName
+
+DEMO_MODEL: Final = "penstock-demo"
+_UNSET: Final[Mapping[str, str]] = {}
+
+
+def load(path: Path, environ: Mapping[str, str], *, listening: Collection[ProviderId] = ()) -> RoutingTable:
+    """The table of a file. ``listening``: local providers that answer at their usual address.
+
+    Errors: ConfigError with every problem of the file, or with the one that it cannot be read.
+    """
+    try:
+        with path.open("rb") as opened:
+            raw = opened.read(BYTES_MAX + 1)
+    except OSError as error:
+        message = f"cannot be read: {error.strerror or error}"
+        raise ConfigError([Problem(str(path), 0, 0, (), message)]) from error
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise ConfigError([Problem(str(path), line, 1, (), "not UTF-8: save the file in that encoding")]) from error
+    return parse(text, str(path), environ, listening=listening)
+
+
+def parse(text: str, file: str, environ: Mapping[str, str], *, listening: Collection[ProviderId] = ()) -> RoutingTable:
+    """The table of a file's text; ``file`` is its name in problems. Errors: ConfigError, as for `load`."""
+    document = read(text, file)
+    problems = [*document.problems, *check(document, file, environ)]
+    if problems:
+        raise ConfigError(problems)
+    return _table(schema.File.model_validate(document.data or {}), environ, frozenset(listening))
+
+
+def with_demo(table: RoutingTable, base_url: str) -> RoutingTable:
+    """The table with the built-in simulator at ``base_url`` as the last tier of every route, and as a route itself."""
+    base_url = base_url.rstrip("/")
+    demo = Provider(
+        id=ProviderId(RESERVED),
+        base_url=base_url,
+        urls={api: base_url + path for api, path in PATHS.items()},
+        models_url=f"{base_url}/models",
+        auth=dict.fromkeys(PATHS, AuthStyle.NONE),
+        local=True,
+    )
+    routes = {
+        name: replace(route, tiers=(*route.tiers, (Target(demo, route.targets[0].model),)))
+        for name, route in table.routes.items()
+    }
+    name = RouteName(RESERVED)
+    about = "The built-in simulator: scripted answers, no provider behind them"
+    routes[name] = Route(name, ((Target(demo, DEMO_MODEL),),), table.timeouts, about)
+    return replace(table, providers={**table.providers, demo.id: demo}, routes=routes, demo=demo)
+
+
+def _table(file: schema.File, environ: Mapping[str, str], listening: frozenset[ProviderId]) -> RoutingTable:
+    entries = {ProviderId(name): entry for name, entry in file.providers.items()}
+    absent = schema.ProviderEntry()
+    providers = {
+        provider_id: _provider(provider_id, entries.get(provider_id, absent), environ, listening)
+        for provider_id in dict.fromkeys((*CATALOGUE, *entries))
+    }
+    defaults = _timeouts(Timeouts(), file.defaults.timeouts)
+    routes = {
+        RouteName(name): Route(
+            name=RouteName(name),
+            tiers=tuple((_target(tier, providers),) for tier in entry.tiers),
+            timeouts=_timeouts(defaults, entry.timeouts),
+            about=entry.about,
+            enabled=entry.enabled,
+        )
+        for name, entry in file.routes.items()
+    }
+    default_route = None if file.default_route is None else RouteName(file.default_route)
+    return RoutingTable(providers, routes, dict(file.models), default_route, defaults)
+
+
+def _timeouts(inherited: Timeouts, given: schema.Timeouts) -> Timeouts:
+    return replace(inherited, **{f"{name}_s": value for name, value in given if value is not None})
+
+
+def _target(tier: str | schema.TierEntry, providers: Mapping[ProviderId, Provider]) -> Target:
+    name = tier if isinstance(tier, str) else tier.target
+    provider_id, _, model = name.partition("/")
+    return Target(providers[ProviderId(provider_id)], model)
+
+
+def _provider(
+    provider_id: ProviderId, entry: schema.ProviderEntry, environ: Mapping[str, str], listening: frozenset[ProviderId]
+) -> Provider:
+    row = CATALOGUE[ProviderId(entry.like) if entry.like is not None else provider_id]
+    address = expand(entry.base_url or row.base_url, environ)
+    usual = not address.moved and address.url == expand(row.base_url, _UNSET).url
+    key_vars = row.key_vars if entry.api_key is None else (entry.api_key,)
+    holder = next((name for name in key_vars if environ.get(name, "").strip()), None)
+    credential = None if holder is None else environ[holder].strip()
+    # Whoever moves a local server by its variable has said where it is; a name of their own network is meant then.
+    allow_private = entry.allow_private or (row.local and entry.base_url is None and address.moved)
+
+    unset = list(address.unset)
+    if holder is None and (entry.api_key is not None or not row.local):
+        unset.append(key_vars[0])
+    inactive: str | None = None
+    if not entry.enabled:
+        inactive = "switched off (enabled: false)"
+    elif row.retired is not None:
+        inactive = str(row.retired)
+    elif unset:
+        inactive = f"{' and '.join(unset)} {'is' if len(unset) == 1 else 'are'} not set"
+    elif credential is not None and not _sendable(credential):
+        inactive = f"{holder} holds a character that no header can carry"
+    elif (why := refusal(address.url, allow_private=allow_private)) is not None:
+        inactive = f"its address from the environment cannot be used: {why}"
+    elif row.local and usual and row.id not in listening:
+        inactive = f"nothing answers at {address.url}"
+
+    base_url = row.base_url if address.unset else address.url
+    return Provider(
+        id=provider_id,
+        base_url=base_url,
+        urls=_urls(row, base_url, usual=usual),
+        models_url=None if row.models_path is None else base_url + row.models_path,
+        auth=_auth(row, credential),
+        credential=credential,
+        inactive=inactive,
+        asks_usage=row.asks_usage,
+        output_includes_reasoning=row.output_includes_reasoning,
+        pass_headers=frozenset(entry.pass_headers),
+        allow_private=allow_private,
+        local=row.local,
+        retired_apis={api: str(retired) for api, retired in row.retired_apis.items()},
+    )
+
+
+def _urls(row: CatalogueRow, base_url: str, *, usual: bool) -> dict[Api, str]:
+    """The URL of each API. A whole URL of the row counts only where the provider is at its usual address."""
+    below = {api: base_url + path for api, path in row.paths.items() if path.startswith("/")}
+    whole = {api: path for api, path in row.paths.items() if not path.startswith("/")}
+    return {**below, **(whole if usual else {})}
+
+
+def _auth(row: CatalogueRow, credential: str | None) -> dict[Api, AuthStyle]:
+    if credential is None:
+        return dict.fromkeys(row.paths, AuthStyle.NONE)
+    return {api: row.auth_by_api.get(api, row.auth) for api in row.paths}
+
+
+def _sendable(credential: str) -> bool:
+    return credential.isascii() and credential.isprintable() and " " not in credential

@@ -1,0 +1,350 @@
+"""The shape of `config/routes.yaml`: what each key may hold, and the JSON Schema that editors complete from.
+
+`python -m proxy.config.schema` prints that schema. Only what this version acts on is accepted; a key that a later
+version will know is refused by that name, so that nobody believes in a budget that nothing enforces.
+"""
+
+import json
+import re
+import sys
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Final, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, WithJsonSchema
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core import PydanticCustomError
+from pydantic_core.core_schema import NullableSchema, WithDefaultSchema
+
+from proxy.core import duration
+
+_DURATION: Final = r"[0-9]{1,9}(\.[0-9]{1,9})?(ms|s|m|h)"
+DURATION_S_MAX: Final = 24 * 3600.0  # a longer wait for one answer is a mistyped unit
+
+PROVIDER_ID: Final = r"[a-z0-9][a-z0-9._-]{0,63}"
+ROUTE_NAME: Final = r"[A-Za-z0-9_][A-Za-z0-9._:-]{0,63}"
+TARGET: Final = rf"{PROVIDER_ID}/\S{{1,400}}"
+_ENV_REFERENCE: Final = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*")
+_HEADER: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
+
+# What no client may set on the way to a provider: credentials, identity, and what belongs to one connection.
+REFUSED_HEADERS: Final = frozenset(
+    {
+        "accept-encoding",
+        "api-key",
+        "authorization",
+        "connection",
+        "content-encoding",
+        "content-length",
+        "cookie",
+        "cookie2",
+        "expect",
+        "forwarded",
+        "host",
+        "http2-settings",
+        "keep-alive",
+        "origin",
+        "set-cookie",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "via",
+        "x-api-key",
+        "x-goog-api-key",
+    }
+)
+REFUSED_HEADER_PREFIXES: Final = ("x-penstock-", "x-forwarded-", "sec-", "proxy-")
+
+
+def _invalid(message: str) -> PydanticCustomError:
+    # Braces would be read as a template by pydantic.
+    return PydanticCustomError("invalid", "{message}", {"message": message})
+
+
+def _duration(value: object) -> float:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        raise _invalid(f"a duration needs a unit: {value}s, {value}ms, {value}m or {value}h")
+    seconds = duration.parse(value) if isinstance(value, str) and re.fullmatch(_DURATION, value) else None
+    if seconds is None:
+        raise _invalid(f"expected a duration such as 500ms, 5s, 2m or 1h, got {shown(value)}")
+    if seconds <= 0:
+        raise _invalid(f"expected a duration longer than zero, got {shown(value)}")
+    if seconds > DURATION_S_MAX:
+        raise _invalid(f"expected at most {DURATION_S_MAX / 3600:.0f}h, got {shown(value)}")
+    return seconds
+
+
+def duration_s(value: object) -> float | None:
+    """Seconds, None where it is no duration."""
+    try:
+        return _duration(value)
+    except PydanticCustomError:
+        return None
+
+
+def _target(value: object) -> str:
+    if isinstance(value, str) and re.fullmatch(TARGET, value) and value.isprintable():
+        return value
+    raise _invalid(f"expected a target <provider>/<model> such as openai/gpt-4o-mini, got {shown(value)}")
+
+
+def _reference(value: object) -> str:
+    if isinstance(value, str) and _ENV_REFERENCE.fullmatch(value):
+        return value.removeprefix("env:")
+    if isinstance(value, str) and value.startswith("sealed:"):
+        raise _invalid("'sealed:' is not supported by this version of Penstock yet. Use env:NAME")
+    # What stands here may be a credential: it is never quoted.
+    raise _invalid("expected a reference env:NAME to an environment variable. A credential never stands in this file")
+
+
+def _header(value: object) -> str:
+    if not isinstance(value, str) or not _HEADER.fullmatch(value):
+        raise _invalid(f"expected a header name such as x-trace-id, got {shown(value)}")
+    name = value.lower()
+    if name in REFUSED_HEADERS or name.startswith(REFUSED_HEADER_PREFIXES):
+        raise _invalid(f"header '{name}' is never passed on: it carries a credential or belongs to one connection")
+    return name
+
+
+def _access_mode(value: object) -> str:
+    if value == "keys":
+        raise _invalid("access mode 'keys' is not available in this version of Penstock yet. Use open")
+    if value != "open":
+        raise _invalid(f"expected open, got {shown(value)}")
+    return "open"
+
+
+def shown(value: object) -> str:
+    """A value in a message: as YAML would write it, and short."""
+    match value:
+        case dict():
+            return "a mapping"
+        case list():
+            return "a list"
+        case None:
+            return "nothing"
+        case bool() | int() | float():
+            return json.dumps(value)
+        case _:
+            text = str(value)
+            return f"'{text if len(text) <= 60 else text[:59] + '…'}'"
+
+
+Duration = Annotated[
+    float,
+    BeforeValidator(_duration),
+    WithJsonSchema({"type": "string", "pattern": f"^{_DURATION}$", "examples": ["500ms", "5s", "2m", "1h"]}),
+]
+TargetName = Annotated[
+    str,
+    BeforeValidator(_target),
+    WithJsonSchema({"type": "string", "pattern": f"^{TARGET}$", "examples": ["openai/gpt-4o-mini"]}),
+]
+EnvReference = Annotated[
+    str,
+    BeforeValidator(_reference),
+    WithJsonSchema({"type": "string", "pattern": f"^{_ENV_REFERENCE.pattern}$", "examples": ["env:OPENAI_API_KEY"]}),
+]
+HeaderName = Annotated[
+    str, BeforeValidator(_header), WithJsonSchema({"type": "string", "pattern": f"^{_HEADER.pattern}$"})
+]
+AccessMode = Annotated[
+    Literal["open"], BeforeValidator(_access_mode), WithJsonSchema({"type": "string", "enum": ["open"]})
+]
+
+
+class Section(BaseModel):
+    """One mapping of the file. ``later`` are keys that a later version will know."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    later: ClassVar[frozenset[str]] = frozenset()
+
+
+class Timeouts(Section):
+    """How long to wait. What is absent is inherited."""
+
+    connect: Duration | None = Field(default=None, description="For a connection to the provider.")
+    first_event: Duration | None = Field(default=None, description="For the first content event of a stream.")
+    idle: Duration | None = Field(default=None, description="Between two bytes of a stream.")
+    silent: Duration | None = Field(
+        default=None, description="Between two data events of a stream; comments do not count."
+    )
+    total: Duration | None = Field(default=None, description="For the whole exchange.")
+
+
+class Defaults(Section):
+    """What every route inherits."""
+
+    later = frozenset({"retry", "breaker", "on_disconnect", "cache", "cost_tier", "params"})
+
+    timeouts: Timeouts = Field(default_factory=Timeouts, description="Waiting times of every route.")
+
+
+class ProviderEntry(Section):
+    """One provider, merged over its row in the built-in catalogue; {} takes the row as it is."""
+
+    later = frozenset({"limits", "price", "prices", "headers"})
+
+    like: str | None = Field(
+        default=None, description="The catalogue's provider whose data this one takes. Needed for an id of your own."
+    )
+    base_url: str | None = Field(
+        default=None,
+        description=(
+            "Where its API begins: https, or http to this machine. ${NAME} and ${NAME:-default} are expanded from the"
+            " environment."
+        ),
+        json_schema_extra={"examples": ["https://api.openai.com/v1", "${OLLAMA_URL:-http://localhost:11434}/v1"]},
+    )
+    api_key: EnvReference | None = Field(
+        default=None, description="The environment variable with the credential: env:NAME."
+    )
+    enabled: bool = Field(default=True, description="false switches the provider off.")
+    allow_private: bool = Field(
+        default=False, description="Lets base_url be plain http, or an address of a private network."
+    )
+    pass_headers: list[HeaderName] = Field(
+        default_factory=list, description="Request headers of the client to pass on, beside the usual ones."
+    )
+
+
+class TierEntry(Section):
+    """A tier in its long form."""
+
+    later = frozenset({"targets", "balance", "weight", "cost_tier", "max_output_tokens", "params", "price"})
+
+    target: TargetName = Field(description="<provider>/<model>.")
+
+
+def _tier_form(value: object) -> str:
+    return "mapping" if isinstance(value, dict | TierEntry) else "string"
+
+
+Tier = Annotated[
+    Annotated[TargetName, Tag("string")] | Annotated[TierEntry, Tag("mapping")],
+    Discriminator(_tier_form),
+]
+
+
+class RouteEntry(Section):
+    """A task alias: what a client may ask for instead of a model."""
+
+    later = frozenset(
+        {
+            "cost_tier",
+            "cache",
+            "params",
+            "retry",
+            "breaker",
+            "on_disconnect",
+            "balance",
+            "budgets",
+            "limits",
+            "unpriced",
+        }
+    )
+
+    about: str = Field(default="", max_length=500, description="What the route is for, in a few words.")
+    tiers: list[Tier] = Field(
+        min_length=1,
+        max_length=50,
+        description="Targets in the order in which they are tried: <provider>/<model>, or {target: ...}.",
+    )
+    timeouts: Timeouts = Field(default_factory=Timeouts, description="Waiting times of this route alone.")
+    enabled: bool = Field(default=True, description="false switches the route off.")
+
+
+class Access(Section):
+    """Who may ask."""
+
+    mode: AccessMode = Field(default="open", description="open: whoever reaches the port.")
+
+
+class File(Section):
+    """Penstock's routes: providers, task aliases, and the names that tools already send."""
+
+    later = frozenset(
+        {
+            "currency",
+            "cost_tiers",
+            "cors",
+            "limits",
+            "budgets",
+            "accounts",
+            "default_provider",
+            "retry",
+            "breaker",
+            "cache",
+            "prices",
+        }
+    )
+
+    providers: dict[str, ProviderEntry] = Field(
+        default_factory=dict, description="Providers, merged over the built-in catalogue; the key is the provider's id."
+    )
+    defaults: Defaults = Field(default_factory=Defaults, description="What every route inherits.")
+    routes: dict[str, RouteEntry] = Field(default_factory=dict, description="Task aliases; the key is the alias.")
+    models: dict[str, str] = Field(
+        default_factory=dict,
+        description=(
+            "Names that tools already send, to a route or a <provider>/<model>. A name may hold one *; a * on the right"
+            " is the whole requested name."
+        ),
+    )
+    default_route: str | None = Field(
+        default=None, description="The route of a request that names no model. Absent: 404."
+    )
+    access: Access = Field(default_factory=Access, description="Who may ask.")
+
+
+# Which section a mapping at a path is; "*" stands for any key or index.
+SECTIONS: Final[Mapping[tuple[str, ...], type[Section]]] = {
+    (): File,
+    ("providers", "*"): ProviderEntry,
+    ("defaults",): Defaults,
+    ("defaults", "timeouts"): Timeouts,
+    ("routes", "*"): RouteEntry,
+    ("routes", "*", "timeouts"): Timeouts,
+    ("routes", "*", "tiers", "*"): TierEntry,
+    ("access",): Access,
+}
+
+
+def section_at(path: tuple[str | int, ...]) -> type[Section] | None:
+    for pattern, section in SECTIONS.items():
+        if len(pattern) == len(path) and all(step in {"*", at} for step, at in zip(pattern, path, strict=True)):
+            return section
+    return None
+
+
+class _EditorSchema(GenerateJsonSchema):
+    """Without what only fills an editor's screen: generated titles, and null beside every optional value."""
+
+    def field_title_should_be_set(self, schema: object) -> bool:  # noqa: ARG002 - the base class calls it by position
+        return False
+
+    def nullable_schema(self, schema: NullableSchema) -> JsonSchemaValue:
+        return self.generate_inner(schema["schema"])
+
+    def default_schema(self, schema: WithDefaultSchema) -> JsonSchemaValue:
+        made = super().default_schema(schema)
+        return {key: value for key, value in made.items() if key != "default" or value is not None}
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of the file, for editors."""
+    made = File.model_json_schema(schema_generator=_EditorSchema)
+    made["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    made["title"] = "Penstock routes"
+    properties = made["properties"]
+    properties["providers"]["propertyNames"] = {"pattern": f"^{PROVIDER_ID}$"}
+    properties["routes"]["propertyNames"] = {"pattern": f"^{ROUTE_NAME}$"}
+    return made
+
+
+def rendered() -> str:
+    return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(rendered())

@@ -1,0 +1,101 @@
+"""Which headers pass, both ways.
+
+To the provider by an allow-list: what is not named here stays with us, the client's credential and cookies first of all.
+To the client everything passes end to end but what is named here. Values with control or non-ASCII characters never do.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from proxy.core.routing import AuthStyle, Target
+from proxy.terms import Api
+
+# content-type passes too, but a JSON body's is always told as such.
+_PASSED_UPSTREAM: Final = frozenset(
+    {"accept", "user-agent", "openai-beta", "idempotency-key", "http-referer", "x-title", "traceparent"}
+)
+_ANTHROPIC: Final = "anthropic-"
+ANTHROPIC_VERSION: Final = "2023-06-01"  # the only version that the Messages API has had (read 2026-11-21)
+
+_HOP_BY_HOP: Final = frozenset(
+    {
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+_KEPT_FROM_CLIENT: Final = _HOP_BY_HOP | {
+    "content-length",
+    "content-encoding",
+    "set-cookie",
+    "set-cookie2",
+    "server",
+    "date",
+    "via",
+    "alt-svc",
+    "content-security-policy",
+    "content-security-policy-report-only",
+    "strict-transport-security",
+    "clear-site-data",
+    "x-request-id",
+}
+_PREFIXES_KEPT_FROM_CLIENT: Final = ("access-control-", "x-penstock-", "x-ratelimit-")
+
+
+def to_upstream(inbound: Mapping[str, str], target: Target, api: Api) -> dict[str, str]:
+    """The headers of a call with a JSON body to `target`."""
+    provider = target.provider
+    added = provider.pass_headers
+    headers: dict[str, str] = {}
+    for name, value in inbound.items():
+        lower = name.lower()
+        if (lower in _PASSED_UPSTREAM or lower.startswith(_ANTHROPIC) or lower in added) and _is_safe(value):
+            # A field on several lines is one list (RFC 9110, section 5.3): anthropic-beta comes so.
+            headers[lower] = f"{headers[lower]}, {value}" if lower in headers else value
+    for name in _named_by_connection(inbound.items()):
+        headers.pop(name, None)
+    headers.setdefault("accept-encoding", "identity")
+    headers.setdefault("content-type", "application/json")
+    if api in (Api.MESSAGES, Api.COUNT_TOKENS):
+        headers.setdefault("anthropic-version", ANTHROPIC_VERSION)
+    if provider.credential is not None:
+        match provider.auth.get(api, AuthStyle.BEARER):
+            case AuthStyle.BEARER:
+                headers["Authorization"] = f"Bearer {provider.credential}"
+            case AuthStyle.X_API_KEY:
+                headers["x-api-key"] = provider.credential
+            case AuthStyle.API_KEY:
+                headers["api-key"] = provider.credential
+            case AuthStyle.NONE:
+                pass
+    return headers
+
+
+def to_client(upstream: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The headers of an upstream's answer that pass, and its request id under its own name."""
+    pairs = list(upstream)
+    passed: list[tuple[str, str]] = []
+    dropped = _KEPT_FROM_CLIENT | _named_by_connection(pairs)
+    for name, value in pairs:
+        lower = name.lower()
+        if lower == "x-request-id" and _is_safe(value):
+            passed.append(("x-penstock-upstream-request-id", value))
+        elif lower not in dropped and not lower.startswith(_PREFIXES_KEPT_FROM_CLIENT) and _is_safe(value):
+            passed.append((name, value))
+    return passed
+
+
+def _named_by_connection(pairs: Iterable[tuple[str, str]]) -> frozenset[str]:
+    """What Connection names is hop by hop as well (RFC 9110, section 7.6.1)."""
+    values = [value for name, value in pairs if name.lower() == "connection"]
+    return frozenset(part.strip().lower() for value in values for part in value.split(","))
+
+
+def _is_safe(value: str) -> bool:
+    return value.isascii() and value.isprintable()

@@ -1,0 +1,32 @@
+"""Takes secrets out of text and bytes that leave the process: the last step before a client or a log sees them.
+
+Known credentials are replaced wherever they stand. What merely looks like a key is replaced too, because providers quote
+the credential that they refuse, whole or in part. The expressions are linear: one class of characters, no nesting.
+"""
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+MASK: Final = "[redacted]"
+
+_KEY_SHAPES: Final = re.compile(
+    r"\b(?:sk|pk|rk|gsk|hf|xai|psk|csk|fw|pplx|tgp|AIza|ghp|github_pat)[-_]?[A-Za-z0-9*_\-]{12,256}"
+)
+_BEARER: Final = re.compile(r"([Bb]earer )[A-Za-z0-9._~+/=*\-]{8,512}")
+_CREDENTIAL_LENGTH_MIN: Final = 6  # shorter ones would blank out ordinary words
+
+
+def text(value: str, credentials: Iterable[str] = ()) -> str:
+    for credential in credentials:
+        if len(credential) >= _CREDENTIAL_LENGTH_MIN:
+            value = value.replace(credential, MASK)
+    return _KEY_SHAPES.sub(MASK, _BEARER.sub(rf"\1{MASK}", value))
+
+
+def body(value: bytes, credentials: Iterable[str] = ()) -> bytes:
+    """A provider's body, byte for byte but for known credentials."""
+    for credential in credentials:
+        if len(credential) >= _CREDENTIAL_LENGTH_MIN:
+            value = value.replace(credential.encode(), MASK.encode())
+    return value

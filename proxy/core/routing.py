@@ -1,0 +1,377 @@
+"""The routing table, and the plan that it yields for one request.
+
+A table is immutable: a reload builds a new one, and a running exchange keeps the one that it started with. `plan` is
+pure: a requested name, the API it came by, and the table decide everything. What a name may be, in this order: a route;
+a name that `models` matches, exact before longest pattern; `<provider>/<model>`; in demo mode anything else.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from itertools import chain
+from typing import Final, NamedTuple
+
+from proxy.core.failure import Failure, FailureKind
+from proxy.core.nearest import did_you_mean
+from proxy.terms import Api, ProviderId, RouteName, TargetName
+
+NAME_CHARS_MAX: Final = 512  # fine-tune ids reach 100; a longer name is no name
+PLANNED_MAX: Final = 2048  # plans kept, beyond those of configured names: clients choose direct names
+LISTED_MAX: Final = 8  # names that a message lists before it says how many more there are
+OWNER: Final = "penstock"  # `owned_by` of a route in GET /v1/models
+
+
+class AuthStyle(Enum):
+    """How a provider wants its credential."""
+
+    NONE = "none"
+    BEARER = "bearer"
+    X_API_KEY = "x-api-key"
+    API_KEY = "api-key"
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """One provider as configured: a catalogue row merged with the file and the environment.
+
+    Shapes: ``urls`` holds the full URL of every API that it speaks, ``auth`` a style for each of the same APIs.
+    ``credential`` is a secret and never shown; None where the provider needs none. ``inactive`` says in words why it
+    cannot serve now; None means that it can. ``retired_apis`` says what to use instead of an API that it gave up.
+    """
+
+    id: ProviderId
+    base_url: str
+    urls: Mapping[Api, str]
+    models_url: str | None
+    auth: Mapping[Api, AuthStyle]
+    credential: str | None = field(default=None, repr=False)
+    inactive: str | None = None
+    asks_usage: bool = (
+        True  # whether `stream_options.include_usage` may be, and must be, added to get usage in a stream
+    )
+    output_includes_reasoning: bool = True
+    pass_headers: frozenset[str] = frozenset()  # lower case
+    allow_private: bool = False
+    local: bool = False
+    retired_apis: Mapping[Api, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Units: seconds. ``idle``: no byte; ``silent``: no data event; ``total``: the whole exchange."""
+
+    connect_s: float = 5.0
+    first_event_s: float = 300.0
+    idle_s: float = 60.0
+    silent_s: float = 300.0
+    total_s: float = 590.0
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One model at one provider."""
+
+    provider: Provider
+    model: str
+
+    @property
+    def name(self) -> TargetName:
+        return TargetName(f"{self.provider.id}/{self.model}")
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A task alias: tiers of targets, tried in order."""
+
+    name: RouteName
+    tiers: tuple[tuple[Target, ...], ...]
+    timeouts: Timeouts
+    about: str = ""
+    enabled: bool = True
+
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        return tuple(chain.from_iterable(self.tiers))
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A target that a plan leaves out, and why, in words for `explain` and for the error message."""
+
+    target: TargetName
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Which targets to try, in order, for one request.
+
+    Shapes: ``asked`` is the requested name, or the default route's where none was sent. ``targets`` is never empty.
+    """
+
+    asked: str
+    route: RouteName | None  # None where the request named a target directly
+    targets: tuple[Target, ...]
+    skipped: tuple[Skipped, ...]
+    timeouts: Timeouts
+
+
+class Pattern(NamedTuple):
+    """A name with one ``*``, cut at it."""
+
+    head: str
+    tail: str
+    value: str
+
+    def matches(self, asked: str) -> bool:
+        return (
+            len(asked) >= len(self.head) + len(self.tail) and asked.startswith(self.head) and asked.endswith(self.tail)
+        )
+
+
+def _patterns(models: Mapping[str, str]) -> tuple[Pattern, ...]:
+    """The patterns among the names, longest first; equals keep the order of the file."""
+    cut = ((name.partition("*"), value) for name, value in models.items() if "*" in name)
+    made = (Pattern(head, tail, value) for (head, _, tail), value in cut)
+    return tuple(sorted(made, key=lambda pattern: -len(pattern.head) - len(pattern.tail)))
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingTable:
+    """Everything that names resolve to. Built by `proxy.config.resolve`; see `plan` for how a request reads it.
+
+    Shapes: ``models`` maps a requested name, or a pattern with one ``*``, to a route name or a ``<provider>/<model>``
+    in which ``*`` stands for the whole requested name. ``demo`` is the provider that serves any name which has no
+    active target of its own, None outside demo mode. ``patterns`` and ``planned`` are derived: ``planned`` holds what
+    names have yielded, bounded by the configured names times APIs and by `PLANNED_MAX` for the others.
+    """
+
+    providers: Mapping[ProviderId, Provider]
+    routes: Mapping[RouteName, Route]
+    models: Mapping[str, str]
+    default_route: RouteName | None
+    timeouts: Timeouts
+    demo: Provider | None = None
+    patterns: tuple[Pattern, ...] = field(init=False, repr=False, compare=False)
+    planned: dict[tuple[str, Api], Plan | Failure] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "patterns", _patterns(self.models))
+        object.__setattr__(self, "planned", {})
+
+
+class _Ask(NamedTuple):
+    """What one request asks of the table."""
+
+    name: str
+    api: Api
+    only: ProviderId | None = None  # the one provider that the client allows
+
+
+def plan(table: RoutingTable, asked: str | None, api: Api, *, only: str | None = None) -> Plan | Failure:
+    """What to try for a request that asked for `asked`; `only` is the one provider that the client allows.
+
+    Errors: MODEL_UNKNOWN with the nearest names; PROVIDER_INACTIVE naming the variables to set; UNSUPPORTED_API saying
+    what would do; NO_TARGET for a route that is switched off; BAD_REQUEST where `only` names nothing useful.
+    """
+    name = asked or table.default_route
+    if not name:
+        return _unnamed(table)
+    if only is not None:
+        return _planned_at(table, name, api, only)
+    known = table.planned.get((name, api))
+    if known is not None:
+        return known
+    made = _planned(table, _Ask(name, api))
+    configured = name in table.routes or name in table.models
+    if configured or (isinstance(made, Plan) and len(table.planned) < PLANNED_MAX):
+        table.planned[name, api] = made
+    return made
+
+
+def _planned_at(table: RoutingTable, name: str, api: Api, only: str) -> Plan | Failure:
+    if only in table.providers:
+        return _planned(table, _Ask(name, api, ProviderId(only)))
+    hint = did_you_mean(only, table.providers)
+    message = f"x-penstock-provider names {_quoted(only)}, which is not a provider here.{hint}"
+    return Failure(FailureKind.BAD_REQUEST, message, param="x-penstock-provider")
+
+
+def considered(table: RoutingTable, asked: str | None, api: Api) -> list[tuple[Target, str | None]]:
+    """Every target that a plan would consider, in order, each with the reason to skip it; None: it would be tried."""
+    ask = _Ask(asked or table.default_route or "", api)
+    found = _candidates(table, ask)
+    if isinstance(found, Failure):
+        return []
+    return [(target, _reason_to_skip(target.provider, ask)) for target in found[1]]
+
+
+def _planned(table: RoutingTable, ask: _Ask) -> Plan | Failure:
+    found = _candidates(table, ask)
+    if isinstance(found, Failure):
+        return found
+    route, candidates = found
+    if route is not None and not route.enabled:
+        return Failure(FailureKind.NO_TARGET, f"route '{route.name}' is switched off (enabled: false)")
+    return _chosen(table, ask, route, candidates)
+
+
+def _candidates(table: RoutingTable, ask: _Ask) -> tuple[Route | None, tuple[Target, ...]] | Failure:
+    mapped = ask.name if ask.name in table.routes else _mapped(table, ask.name)
+    route = table.routes.get(RouteName(mapped))
+    if route is not None:
+        return route, route.targets
+    target = _target(table, mapped)
+    demo = table.demo if table.demo is not None and ask.only in {None, table.demo.id} else None
+    if demo is not None and (target is None or target.provider.inactive is not None):
+        target = Target(demo, ask.name if target is None else target.model)
+    if target is None or not _sendable(ask.name):
+        return _unknown(table, ask.name)
+    return None, (target,)
+
+
+def _mapped(table: RoutingTable, asked: str) -> str:
+    """What `models` makes of a name: a route name or a target; the name itself where nothing matches."""
+    value = table.models.get(asked)
+    if value is None:
+        value = next((pattern.value for pattern in table.patterns if pattern.matches(asked)), None)
+    return asked if value is None else value.replace("*", asked)
+
+
+def _target(table: RoutingTable, name: str) -> Target | None:
+    head, slash, model = name.partition("/")
+    provider = table.providers.get(ProviderId(head)) if slash and model else None
+    return None if provider is None else Target(provider, model)
+
+
+def _sendable(asked: str) -> bool:
+    """Whether a name that a client chose may travel in a header, a log line and a provider's request."""
+    return len(asked) <= NAME_CHARS_MAX and asked.isprintable()
+
+
+def _chosen(table: RoutingTable, ask: _Ask, route: Route | None, candidates: tuple[Target, ...]) -> Plan | Failure:
+    chosen: list[Target] = []
+    skipped: list[Skipped] = []
+    for target in candidates:
+        reason = _reason_to_skip(target.provider, ask)
+        if reason is None:
+            chosen.append(target)
+        else:
+            skipped.append(Skipped(target.name, reason))
+    if not chosen:
+        who = _quoted(ask.name) if route is None else f"route '{route.name}'"
+        return _nothing_left(table, ask, who, candidates)
+    if route is None:
+        return Plan(ask.name, None, tuple(chosen), tuple(skipped), table.timeouts)
+    return Plan(ask.name, route.name, tuple(chosen), tuple(skipped), route.timeouts)
+
+
+def _reason_to_skip(provider: Provider, ask: _Ask) -> str | None:
+    if ask.only is not None and provider.id != ask.only:
+        return f"x-penstock-provider allows only {ask.only}"
+    if provider.inactive is not None:
+        return provider.inactive
+    if ask.api in provider.urls:
+        return None
+    retired = provider.retired_apis.get(ask.api)
+    said = f"does not speak the {ask.api.value} API"
+    return said if retired is None else f"{said}: {retired}"
+
+
+def _nothing_left(table: RoutingTable, ask: _Ask, who: str, candidates: tuple[Target, ...]) -> Failure:
+    allowed = {target.provider.id: target.provider for target in candidates if ask.only in {None, target.provider.id}}
+    if not allowed:
+        offered = _listed(sorted({target.provider.id for target in candidates}))
+        message = f"{who} has no target at '{ask.only}', which x-penstock-provider asks for, but at {offered}"
+        return Failure(FailureKind.BAD_REQUEST, message, param="x-penstock-provider")
+    speaking = [provider for provider in allowed.values() if ask.api in provider.urls]
+    if not speaking or any(provider.inactive is None for provider in allowed.values()):
+        return _unsupported(table, who, allowed.values(), ask.api)
+    why = "; ".join(f"{provider.id}: {provider.inactive}" for provider in speaking)
+    message = f"no provider of {who} is active ({why}). Make one of them active and restart Penstock"
+    return Failure(FailureKind.PROVIDER_INACTIVE, message, param="model")
+
+
+def _unsupported(table: RoutingTable, who: str, providers: Iterable[Provider], api: Api) -> Failure:
+    spoken = "; ".join(f"{provider.id} {_speaks(provider, api)}" for provider in providers)
+    could = _listed([entry_id for entry_id, _ in _usable(table, api)])
+    advice = f"What does: {could}" if could else "No active target does"
+    message = f"no target of {who} speaks the {api.value} API ({spoken}). {advice}"
+    return Failure(FailureKind.UNSUPPORTED_API, message, param="model")
+
+
+def _speaks(provider: Provider, api: Api) -> str:
+    spoken = ", ".join(known.value for known in Api if known in provider.urls) or "nothing"
+    retired = provider.retired_apis.get(api)
+    said = f"speaks {spoken}"
+    return said if retired is None else f"{said}; {api.value} {retired}"
+
+
+def _unnamed(table: RoutingTable) -> Failure:
+    message = f"the request names no model and no default_route is configured. Send one of {_listed(_names(table))}"
+    return Failure(FailureKind.MODEL_UNKNOWN, message, param="model")
+
+
+def _unknown(table: RoutingTable, asked: str) -> Failure:
+    hint = did_you_mean(asked, _names(table), most=3)
+    message = (
+        f"model {_quoted(asked)} is not a route, a configured name or <provider>/<model>.{hint}"
+        " GET /v1/models lists what there is"
+    )
+    return Failure(FailureKind.MODEL_UNKNOWN, message, param="model")
+
+
+def _names(table: RoutingTable) -> Sequence[str]:
+    routes = [route.name for route in table.routes.values() if route.enabled]
+    exact = [name for name in table.models if "*" not in name]
+    return [*routes, *exact, *dict.fromkeys(target.name for target in _configured(table))]
+
+
+def _configured(table: RoutingTable) -> Iterator[Target]:
+    """Every target that the file names, routes first; some of them more than once."""
+    for route in table.routes.values():
+        yield from route.targets
+    for name, value in table.models.items():
+        target = None if "*" in name else _target(table, value.replace("*", name))
+        if target is not None:
+            yield target
+
+
+def listing(table: RoutingTable) -> list[tuple[str, str]]:
+    """What GET /v1/models shows, as (id, owned_by): routes, then active targets, then the exact names of `models`."""
+    return list(_usable(table, None))
+
+
+def _usable(table: RoutingTable, api: Api | None) -> Iterator[tuple[str, str]]:
+    """Names that can serve now, each once; those that speak `api` where one is given."""
+
+    def usable(provider: Provider) -> bool:
+        return provider.inactive is None and (api is None or api in provider.urls)
+
+    shown: dict[str, str] = {}
+    for route in table.routes.values():
+        if route.enabled and any(usable(target.provider) for target in route.targets):
+            shown[route.name] = OWNER
+    for target in _configured(table):
+        if usable(target.provider):
+            shown.setdefault(target.name, target.provider.id)
+    for name, value in table.models.items():
+        if "*" in name:
+            continue
+        mapped = _target(table, value.replace("*", name))
+        if mapped is not None and (table.demo is not None or usable(mapped.provider)):
+            shown.setdefault(name, mapped.provider.id)
+        elif value in shown:
+            shown.setdefault(name, OWNER)
+    yield from shown.items()
+
+
+def _quoted(asked: str) -> str:
+    """A client's own word in a message: bounded, and without control characters."""
+    return repr(asked if len(asked) <= 80 else asked[:79] + "…")
+
+
+def _listed(names: Sequence[str]) -> str:
+    if len(names) <= LISTED_MAX:
+        return ", ".join(names)
+    return f"{', '.join(names[:LISTED_MAX])} and {len(names) - LISTED_MAX} more"

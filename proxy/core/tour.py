@@ -1,0 +1,96 @@
+"""Which target is asked next, after which wait: the order of an exchange's attempts.
+
+Every planned target gets one send, in the plan's order; then those whose failure allows it get another, the soonest first.
+A failure that may be cured at once (a stale connection, a refused `stream_options`) is cured before the next target.
+What ends the tour: a failure that no other target would cure, or nothing left to ask.
+
+States: the targets not asked yet (`_planned`), the repeats that may still be made (`_repeats`), the cure that comes next
+(`_cure`). Deliberately not handled: time. The caller waits, and gives up when its deadline is nearer than the wait.
+Held by `tests/core/test_tour.py`.
+"""
+
+import random
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from proxy.core import backoff
+from proxy.core.backoff import BackoffPolicy
+from proxy.core.failure import Again, Failure
+from proxy.core.routing import Target
+
+
+@dataclass(slots=True)
+class Step:
+    """Ask `target`, not before ``not_before`` (monotonic seconds), on a fresh connection, without asking for usage."""
+
+    target: Target
+    not_before: float = 0.0
+    fresh: bool = False
+    plain: bool = False
+    repeat: int = 0
+
+
+class Tour:
+    """One exchange's way through its plan."""
+
+    __slots__ = ("_cure", "_planned", "_policy", "_repeats", "_rng", "_step")
+
+    def __init__(self, targets: Sequence[Target], policy: BackoffPolicy, rng: random.Random) -> None:
+        self._planned = deque(targets)
+        self._policy = policy
+        self._rng = rng
+        self._repeats: list[Step] = []
+        self._cure: Step | None = None
+        self._step: Step | None = None
+
+    def next(self) -> Step | None:
+        """The next step; None where there is nothing left to ask."""
+        if self._cure is not None:
+            self._step, self._cure = self._cure, None
+        elif self._planned:
+            self._step = Step(self._planned.popleft())
+        elif self._repeats:
+            self._step = min(self._repeats, key=lambda step: step.not_before)
+            self._repeats.remove(self._step)
+        else:
+            self._step = None
+        return self._step
+
+    def failed(self, failure: Failure, now: float) -> None:
+        """Take note of how the last step failed."""
+        step = self._step
+        assert step is not None  # noqa: S101 - a failure is always a step's
+        first = step.repeat == 0
+        match failure.row.again:
+            case Again.ONCE_FRESH if not step.fresh:
+                self._cure = Step(step.target, fresh=True, plain=step.plain, repeat=step.repeat)
+                return
+            case Again.ONCE_WITHOUT if not step.plain:
+                self._cure = Step(step.target, plain=True, repeat=step.repeat)
+                return
+            case Again.ONCE_BACKED_OFF if first:
+                hint_s = failure.retry_after_s or 0.0
+                wait_s = max(backoff.delay(1, self._policy, self._rng), hint_s)
+                if hint_s <= self._policy.max_s:
+                    self._repeats.append(Step(step.target, now + wait_s, plain=step.plain, repeat=1))
+            case Again.AFTER_HINT if first and failure.retry_after_s is not None:
+                # A longer wait is the client's to decide: it is told in `retry-after`.
+                if failure.retry_after_s <= self._policy.max_s:
+                    self._repeats.append(Step(step.target, now + failure.retry_after_s, plain=step.plain, repeat=1))
+            case _:
+                pass
+        if not failure.row.next_target:
+            self._planned.clear()
+            self._repeats.clear()
+
+
+def verdict(failures: Sequence[Failure]) -> Failure:
+    """The one failure that an exchange ends with, of all that its attempts ended with.
+
+    Throttled everywhere: that, with the shortest wait told. Timed out everywhere: that. Otherwise the last one.
+    """
+    last = failures[-1]
+    if all(failure.row.status == 429 for failure in failures):
+        return min(failures, key=lambda each: float("inf") if each.retry_after_s is None else each.retry_after_s)
+    return last

@@ -1,0 +1,1 @@
+"""The client side: with `proxy.server`, the only importer of aiohttp.web."""

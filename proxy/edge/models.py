@@ -1,0 +1,27 @@
+"""`GET /v1/models` and `/v1/models/{id}`, in OpenAI's shapes."""
+
+from typing import Any
+
+import orjson
+
+from proxy.core.routing import RoutingTable, listing
+
+# OpenAI's shape has a creation time; routes have none, and a constant keeps the listing the same between restarts.
+_CREATED = 1_700_000_000
+
+
+def models_body(table: RoutingTable) -> bytes:
+    """Every name that a request may use now: routes first, then direct targets."""
+    return orjson.dumps({"object": "list", "data": [_model(name, owner) for name, owner in listing(table)]})
+
+
+def model_body(table: RoutingTable, name: str) -> bytes | None:
+    """One model's object; None where that name is not listed."""
+    for known, owner in listing(table):
+        if known == name:
+            return orjson.dumps(_model(known, owner))
+    return None
+
+
+def _model(name: str, owner: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": _CREATED, "owned_by": owner}

@@ -1,0 +1,93 @@
+"""Phase 2, accept: is this a request that we understand? The body is kept as it came; few fields are looked at."""
+
+from typing import Any, Final
+
+from proxy.core import duration
+from proxy.core.dialect import DIALECTS
+from proxy.core.failure import Failure, FailureKind, Rejected
+from proxy.core.splice import BodyError, read
+from proxy.phases.exchange import Exchange
+from proxy.ports import BodyRefused, Downstream
+
+JSON_BYTES_MAX: Final = 32 * 1024 * 1024
+CHOICES_MAX: Final = 128  # OpenAI's own bound of `n`
+MODEL_CHARS_MAX: Final = 512
+TIMEOUT_S_MAX: Final = 24 * 3600.0
+
+
+async def accept(x: Exchange, downstream: Downstream) -> None:
+    """Read the body and the fields that we act on. Raises `Rejected`."""
+    _check_content_type(x.headers.get("content-type"))
+    try:
+        raw = await downstream.body(JSON_BYTES_MAX)
+    except BodyRefused as refusal:
+        raise Rejected(Failure(refusal.kind, str(refusal))) from None
+    try:
+        x.body = read(raw)
+    except BodyError as error:
+        raise _bad(str(error), error.param) from None
+    fields = x.body.fields
+    x.asked = _model(fields)
+    x.streamed = _stream(fields) and x.api in DIALECTS
+    x.choices = _choices(fields)
+
+
+def requested_timeout_s(x: Exchange) -> float | None:
+    """What `x-penstock-timeout` asks for, in seconds (`30`) or with a unit (`500ms`); None where it asks for nothing."""
+    text = x.headers.get("x-penstock-timeout")
+    if text is None:
+        return None
+    seconds = duration.parse(text, default_unit="s")
+    if seconds is None or not 0 < seconds <= TIMEOUT_S_MAX:
+        raise _bad(f"x-penstock-timeout must be seconds or a duration such as 30s or 500ms, got {text[:40]!r}.")
+    return seconds
+
+
+def _check_content_type(content_type: str | None) -> None:
+    if content_type is None:
+        return
+    media_type = content_type.partition(";")[0].strip().lower()
+    if media_type != "application/json" and not media_type.endswith("+json"):
+        raise _bad(
+            f"The content-type must be application/json, got {media_type[:80]!r}. "
+            "With curl, add: -H 'content-type: application/json'."
+        )
+
+
+def _model(fields: dict[str, Any]) -> str | None:
+    model = fields.get("model")
+    if model is None or model == "":
+        return None
+    if type(model) is not str:
+        raise _bad(f"'model' must be a string that names a route or a model, got {_shown(model)}.", "model")
+    if len(model) > MODEL_CHARS_MAX:
+        raise _bad(f"'model' must be at most {MODEL_CHARS_MAX} characters long, got {len(model)}.", "model")
+    return model
+
+
+def _stream(fields: dict[str, Any]) -> bool:
+    stream = fields.get("stream")
+    if stream is not None and type(stream) is not bool:
+        raise _bad(f"'stream' must be true or false, got {_shown(stream)}.", "stream")
+    options = fields.get("stream_options")
+    if options is not None and type(options) is not dict:
+        raise _bad(f"'stream_options' must be an object, got {_shown(options)}.", "stream_options")
+    return stream is True
+
+
+def _choices(fields: dict[str, Any]) -> int:
+    choices = fields.get("n")
+    if choices is None:
+        return 1
+    if type(choices) is not int or not 1 <= choices <= CHOICES_MAX:
+        raise _bad(f"'n' must be a whole number from 1 to {CHOICES_MAX}, got {_shown(choices)}.", "n")
+    return choices
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:40]}..."
+
+
+def _bad(message: str, param: str | None = None) -> Rejected:
+    return Rejected(Failure(FailureKind.BAD_REQUEST, message, param=param))

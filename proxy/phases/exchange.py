@@ -1,0 +1,48 @@
+"""One exchange: everything that its phases learn, in one place."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from proxy.core.failure import Failure
+from proxy.core.routing import Plan, Target
+from proxy.core.splice import Body
+from proxy.terms import DEFAULT_ACCOUNT, AccountId, Api, Commitment, ExchangeId, Usage
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One try at one target. Units: monotonic seconds. ``failure`` None: it answered."""
+
+    target: Target
+    started: float
+    ended: float = 0.0
+    failure: Failure | None = None
+
+
+@dataclass(slots=True)
+class Exchange:
+    """Mutable, owned by one task. Times are monotonic seconds, sizes bytes."""
+
+    id: ExchangeId
+    api: Api
+    method: str
+    path: str
+    headers: Mapping[str, str]  # the client's, looked up without case
+    started: float
+    total_at: float = 0.0
+    account: AccountId = DEFAULT_ACCOUNT
+    body: Body | None = None
+    streamed: bool = False
+    choices: int = 1
+    asked: str | None = None
+    plan: Plan | None = None
+    attempts: list[Attempt] = field(default_factory=list)
+    commitment: Commitment = Commitment.UNCOMMITTED
+    target: Target | None = None  # the one whose answer is relayed
+    upstream_wait_s: float = 0.0
+    status: int = 0
+    failure: Failure | None = None
+    usage: Usage | None = None
+    first_event_at: float | None = None
+    overhead_s: float | None = None
+    relayed_bytes: int = 0

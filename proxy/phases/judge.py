@@ -1,0 +1,205 @@
+"""Is this answer an opening? Reads a target's answer up to its first content, and says what is wrong if none comes."""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+from proxy.core import usage
+from proxy.core.commitment import Fault as StreamFault
+from proxy.core.commitment import StreamTap
+from proxy.core.dialect import DIALECTS
+from proxy.core.failure import Failure, FailureKind
+from proxy.core.routing import Target
+from proxy.phases.exchange import Exchange
+from proxy.phases.runtime import Runtime
+from proxy.ports import Fault, Reply
+from proxy.providers import errors
+
+ANSWER_BYTES_MAX: Final = 48 * 1024 * 1024  # a whole JSON answer is kept in memory until it is known to be one
+ERROR_BYTES_MAX: Final = 256 * 1024
+PREFACE_BYTES_MAX: Final = 8 * 1024 * 1024  # comments and empty deltas before content, kept until content comes
+
+
+@dataclass(slots=True)
+class Opening:
+    """A target's answer that has begun: ``held`` is to be sent first. ``tap`` None: ``held`` is the whole answer."""
+
+    target: Target
+    reply: Reply
+    held: bytes
+    tap: StreamTap | None
+    ended: bool = False  # the upstream's body is over already
+
+
+async def judge(
+    x: Exchange, runtime: Runtime, target: Target, reply: Reply, *, withhold_usage: bool
+) -> Opening | Failure:
+    """Branch on what kind of answer this is."""
+    content_type = reply.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if not 200 <= reply.status < 300:
+        return await _refusal(runtime, target, reply, content_type)
+    is_json = content_type == "application/json" or content_type.endswith("+json")
+    if not x.streamed:
+        if content_type == "text/event-stream":
+            return _malformed(target, "it sent a stream in answer to a request for one JSON body")
+        return await _whole(x, runtime, target, reply, content_type)
+    if is_json or content_type in ("text/html", "text/plain"):
+        return await _no_stream(runtime, target, reply, content_type)
+    tap = StreamTap(DIALECTS[x.api], choices=x.choices, withhold_usage=withhold_usage)
+    return await _first_content(runtime, target, reply, tap)
+
+
+async def _first_content(runtime: Runtime, target: Target, reply: Reply, tap: StreamTap) -> Opening | Failure:
+    held: list[bytes] = []
+    held_bytes = 0
+    while True:
+        chunk = await reply.read()
+        if isinstance(chunk, Fault):
+            tap.finish(clean=False)
+            return wire_failure(target, chunk)
+        relayed = tap.feed(chunk) if chunk else tap.finish(clean=True)
+        if relayed:
+            held.append(relayed)
+            held_bytes += len(relayed)
+        if tap.content:
+            return Opening(target, reply, b"".join(held), tap, ended=not chunk)
+        if tap.fault is not None:
+            return stream_failure(runtime, target, tap)
+        if held_bytes > PREFACE_BYTES_MAX:
+            return _malformed(target, f"it sent {held_bytes} bytes without any content")
+
+
+async def _whole(x: Exchange, runtime: Runtime, target: Target, reply: Reply, content_type: str) -> Opening | Failure:
+    body = await _read_up_to(reply, ANSWER_BYTES_MAX)
+    if isinstance(body, Fault):
+        return wire_failure(target, body)
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        shown = content_type or "no content-type"
+        return _malformed(target, f"its answer is not JSON ({len(body)} bytes of {shown})")
+    if errors.is_error(document):
+        return _error_inside(runtime, target, document, body, content_type)
+    if type(document) is dict:
+        figures = usage.find(document)
+        x.usage = usage.normalise(figures) if figures is not None else None
+    return Opening(target, reply, body, None, ended=True)
+
+
+async def _no_stream(runtime: Runtime, target: Target, reply: Reply, content_type: str) -> Failure:
+    """A 200 that is no stream though one was asked for: often an error that forgot its status."""
+    body = await _read_up_to(reply, ERROR_BYTES_MAX)
+    document: Any = None
+    if not isinstance(body, Fault):
+        try:
+            document = orjson.loads(body)
+        except orjson.JSONDecodeError:
+            document = None
+        if errors.is_error(document):
+            return _error_inside(runtime, target, document, body, content_type)
+    return _malformed(target, f"it answered {content_type} to a request for a stream")
+
+
+async def _refusal(runtime: Runtime, target: Target, reply: Reply, content_type: str) -> Failure:
+    body = await _read_up_to(reply, ERROR_BYTES_MAX)
+    raw = b"" if isinstance(body, Fault) else body
+    kind, report = errors.of_answer(reply.status, reply.headers, raw, runtime.wall())
+    if kind is FailureKind.REDIRECT:
+        return Failure(
+            kind,
+            f"{target.name} answered with a redirect ({reply.status}), which is not followed; check its base_url.",
+            target=target.name,
+            upstream_status=reply.status,
+        )
+    return errors.failure(
+        kind,
+        report,
+        target=target.name,
+        status=reply.status,
+        body=raw,
+        content_type=content_type,
+        secrets=_secrets(target),
+    )
+
+
+def _error_inside(runtime: Runtime, target: Target, document: Any, body: bytes, content_type: str) -> Failure:
+    if type(document) is list:
+        document = document[0]
+    kind, report, status = errors.of_document(document, runtime.wall())
+    return errors.failure(
+        kind,
+        report,
+        target=target.name,
+        status=status,
+        body=body,
+        content_type=content_type,
+        secrets=_secrets(target),
+    )
+
+
+def stream_failure(runtime: Runtime, target: Target, tap: StreamTap) -> Failure:
+    """The failure that a tap's fault makes."""
+    match tap.fault:
+        case _ if tap.error is not None:
+            return _error_inside(runtime, target, tap.error, orjson.dumps(tap.error), "application/json")
+        case StreamFault.MALFORMED:
+            return _malformed(target, "it sent an event whose data is not a JSON object")
+        case StreamFault.EMPTY:
+            return Failure(
+                FailureKind.TRUNCATED, f"{target.name} ended its stream without any content.", target=target.name
+            )
+        case _:
+            return Failure(
+                FailureKind.TRUNCATED,
+                f"{target.name} ended its stream before the answer was complete.",
+                target=target.name,
+            )
+
+
+async def _read_up_to(reply: Reply, bytes_max: int) -> bytes | Fault:
+    parts: list[bytes] = []
+    total = 0
+    while True:
+        chunk = await reply.read()
+        if isinstance(chunk, Fault):
+            return chunk
+        if not chunk:
+            return parts[0] if len(parts) == 1 else b"".join(parts)
+        parts.append(chunk)
+        total += len(chunk)
+        if total > bytes_max:
+            return Fault(FailureKind.MALFORMED, f"the body is larger than {bytes_max} bytes")
+
+
+_WIRE_WORDS: Final = {
+    FailureKind.CONNECT_FAILED: "cannot be reached: the connection was refused or its name does not resolve",
+    FailureKind.TLS_FAILED: "cannot be trusted: the TLS handshake failed",
+    FailureKind.CONNECT_TIMEOUT: "cannot be reached: connecting took too long",
+    FailureKind.STALE_CONNECTION: "dropped a kept connection",
+    FailureKind.RESET_BEFORE_HEAD: "closed the connection before it answered",
+    FailureKind.MALFORMED: "sent an answer that is not valid HTTP",
+    FailureKind.TRUNCATED: "ended its answer before it was complete",
+    FailureKind.RESET_MID_STREAM: "reset the connection before its answer was complete",
+    FailureKind.STALLED: "stopped sending before its answer was complete",
+}
+
+
+def wire_failure(target: Target, fault: Fault) -> Failure:
+    """The failure that a fault on the wire makes; its detail stays in the log."""
+    words = _WIRE_WORDS.get(fault.kind, "failed")
+    return Failure(fault.kind, f"{target.name} {words}.", target=target.name, detail=fault.detail)
+
+
+def timeout_failure(target: Target, kind: FailureKind, after_s: float) -> Failure:
+    """The failure of an attempt whose time was up before any content."""
+    what = "sent no content" if kind is FailureKind.FIRST_EVENT_TIMEOUT else "had not answered"
+    return Failure(kind, f"{target.name} {what} within {after_s:.1f} s.", target=target.name)
+
+
+def _malformed(target: Target, words: str) -> Failure:
+    return Failure(FailureKind.MALFORMED, f"{target.name} cannot be understood: {words}.", target=target.name)
+
+
+def _secrets(target: Target) -> tuple[str, ...]:
+    return (target.provider.credential,) if target.provider.credential else ()

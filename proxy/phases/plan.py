@@ -1,0 +1,33 @@
+"""Phase 4, plan: which targets, in which order, and until when? Pure but for the clock."""
+
+from dataclasses import replace
+
+from proxy.core import routing
+from proxy.core.failure import Failure, Rejected
+from proxy.core.routing import Plan
+from proxy.phases.accept import requested_timeout_s
+from proxy.phases.exchange import Exchange
+from proxy.phases.runtime import Runtime
+from proxy.terms import Api
+
+_STATEFUL = ("previous_response_id", "conversation", "background")
+
+
+def plan(x: Exchange, runtime: Runtime) -> Plan:
+    """Find the exchange's plan and deadline. Raises `Rejected`."""
+    found = routing.plan(runtime.table, x.asked, x.api, only=x.headers.get("x-penstock-provider"))
+    if isinstance(found, Failure):
+        raise Rejected(found)
+    if x.api is Api.RESPONSES and _is_stateful(x):
+        # What the request refers to is stored at one provider: another one could only misunderstand it.
+        home = found.targets[0].provider.id
+        found = replace(found, targets=tuple(target for target in found.targets if target.provider.id == home))
+    total_s = found.timeouts.total_s
+    asked_s = requested_timeout_s(x)
+    x.total_at = x.started + (min(total_s, asked_s) if asked_s is not None else total_s)
+    x.plan = found
+    return found
+
+
+def _is_stateful(x: Exchange) -> bool:
+    return x.body is not None and any(x.body.fields.get(name) for name in _STATEFUL)

@@ -1,0 +1,24 @@
+"""What an exchange runs on: the table, the ports, the clock. A reload makes a new one; an exchange keeps its own."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from proxy.core.backoff import BackoffPolicy
+from proxy.core.routing import RoutingTable
+from proxy.ports import ExchangeLog, Upstream
+from proxy.terms import TargetName
+
+
+@dataclass(slots=True)
+class Runtime:
+    """Shapes: ``now`` monotonic seconds, ``wall`` Unix seconds. ``plain_targets``: learned to refuse `stream_options`."""
+
+    table: RoutingTable
+    upstream: Upstream
+    log: ExchangeLog
+    now: Callable[[], float]
+    wall: Callable[[], float]
+    rng: random.Random = field(default_factory=random.Random)
+    backoff: BackoffPolicy = field(default_factory=BackoffPolicy)
+    plain_targets: set[TargetName] = field(default_factory=set)

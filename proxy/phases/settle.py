@@ -1,0 +1,79 @@
+"""Phase 8, settle: make the books right. Synchronous, so that no cancellation can split it; exactly once an exchange."""
+
+from typing import Any
+
+from proxy.core import redact
+from proxy.core.failure import Blame, FailureKind
+from proxy.phases.exchange import Exchange
+from proxy.phases.refuse import attempts_told
+from proxy.phases.runtime import Runtime
+from proxy.terms import Commitment
+
+_ASKED_CHARS_MAX = 128
+
+
+def settle(x: Exchange, runtime: Runtime) -> None:
+    runtime.log.exchange(_record(x, runtime.now()))
+
+
+def _record(x: Exchange, now: float) -> dict[str, Any]:
+    """What is told of an exchange. Units: milliseconds, bytes, tokens. Neither bodies nor credentials."""
+    record: dict[str, Any] = {
+        "id": x.id,
+        "outcome": _outcome(x),
+        "status": x.status,
+        "api": x.api.value,
+        "asked": _asked(x),
+        "route": x.plan.route if x.plan is not None else None,
+        "target": x.target.name if x.target is not None else None,
+        "stream": x.streamed,
+        "attempts": len(x.attempts),
+        "ms": round((now - x.started) * 1000, 2),
+        "account": x.account,
+        "request_bytes": len(x.body.raw) if x.body is not None else 0,
+        "relayed_bytes": x.relayed_bytes,
+    }
+    if x.first_event_at is not None:
+        record["first_event_ms"] = round((x.first_event_at - x.started) * 1000, 2)
+    if x.overhead_s is not None:
+        record["overhead_ms"] = round(x.overhead_s * 1000, 2)
+    if x.usage is not None:
+        record["usage"] = {
+            "input": x.usage.input_tokens,
+            "output": x.usage.output_tokens,
+            "cached": x.usage.cached_tokens,
+            "cache_write": x.usage.cache_write_tokens,
+            "reasoning": x.usage.reasoning_tokens,
+            "cost_nanousd": x.usage.cost_nanousd,
+        }
+    if x.failure is not None:
+        record["code"] = x.failure.row.code
+        record["failure"] = x.failure.kind.value
+        record["message"] = redact.text(x.failure.message)
+    if len(x.attempts) > 1 or x.failure is not None:
+        record["tried"] = attempts_told(x)
+        for told, attempt in zip(record["tried"], x.attempts, strict=True):
+            if attempt.failure is not None and attempt.failure.detail:
+                told["detail"] = redact.text(attempt.failure.detail)
+    retried = x.headers.get("x-stainless-retry-count")
+    if retried and retried.isdecimal():
+        record["client_retry"] = int(retried[:4])
+    return record
+
+
+def _asked(x: Exchange) -> str | None:
+    """What the client asked for. A route is ours to name; anything else may be a secret pasted into the wrong field."""
+    if x.asked is None or (x.plan is not None and x.plan.route == x.asked):
+        return x.asked
+    return redact.text(x.asked[:_ASKED_CHARS_MAX])
+
+
+def _outcome(x: Exchange) -> str:
+    """One word: `ok`, `refused` (the request's fault), `failed`, `partial` (broken after content), `client_cancelled`."""
+    if x.failure is None:
+        return "ok" if x.commitment is Commitment.COMPLETE else "failed"
+    if x.failure.kind in (FailureKind.CLIENT_GONE, FailureKind.CLIENT_STALLED):
+        return "client_cancelled"
+    if x.commitment is Commitment.BROKEN:
+        return "partial"
+    return "refused" if x.failure.row.blame is Blame.CLIENT else "failed"

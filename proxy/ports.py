@@ -1,0 +1,124 @@
+"""The ports: what the phases need of the world, as Protocols. Each is implemented once per technology.
+
+The phases import this and nothing that touches a socket. What can fail by itself returns a value (`Fault`); the one
+exception that crosses a port is `ClientGone`, because nothing can be done for a client that is not there.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from proxy.core.failure import FailureKind
+from proxy.core.routing import Target
+
+HeaderPairs = Iterable[tuple[str, str]]
+
+
+class ClientGone(Exception):  # noqa: N818 - it names what happened, which is no defect
+    """The client's connection is gone; whatever was being written was lost."""
+
+
+class BodyRefused(Exception):  # noqa: N818 - likewise
+    """The request body cannot be had: too large, too slow, undecodable."""
+
+    def __init__(self, kind: FailureKind, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What went wrong on the wire. ``detail`` is for the log and names no credential."""
+
+    kind: FailureKind
+    detail: str
+
+
+class Downstream(Protocol):
+    """The client's side of one exchange. Header names are matched without case."""
+
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+
+    async def body(self, bytes_max: int) -> bytes:
+        """The whole request body, decoded. Raises `BodyRefused`, `ClientGone`."""
+        ...
+
+    async def begin(self, status: int, headers: HeaderPairs) -> None:
+        """Send the head of a streamed answer. Raises `ClientGone`."""
+        ...
+
+    async def write(self, data: bytes) -> None:
+        """Send bytes of a streamed answer; returns when there is room for more. Raises `ClientGone`."""
+        ...
+
+    async def end(self) -> None:
+        """Finish a streamed answer well: the last chunk. Raises `ClientGone`."""
+        ...
+
+    def break_off(self) -> None:
+        """Finish a streamed answer so that every client notices: what was written arrives, the last chunk never."""
+        ...
+
+    def abort(self) -> None:
+        """Drop the connection of a client that takes nothing; what was written may be lost."""
+        ...
+
+    async def answer(self, status: int, headers: HeaderPairs, body: bytes) -> None:
+        """Send a whole answer. Raises `ClientGone`."""
+        ...
+
+
+class Reply(Protocol):
+    """One upstream answer, its body still to come."""
+
+    @property
+    def status(self) -> int: ...
+
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+
+    @property
+    def header_pairs(self) -> HeaderPairs: ...
+
+    async def read(self) -> "bytes | Fault":
+        """The next bytes, decoded; empty at the clean end of the body. Cancelling it leaves the reply to be closed."""
+        ...
+
+    def close(self) -> None:
+        """Drop the connection now, and what the upstream is still sending. May be called at any time, more than once."""
+        ...
+
+    def finish(self) -> None:
+        """The answer is over: keep the connection if the upstream ends its body at once, else drop it."""
+        ...
+
+
+@dataclass(slots=True)
+class Call:
+    """One request to one target. ``fresh``: not on a pooled connection."""
+
+    target: Target
+    url: str
+    headers: Mapping[str, str]
+    body: bytes
+    connect_s: float
+    fresh: bool = False
+
+
+class Upstream(Protocol):
+    """Sends one call. Expected failures come back as a `Fault`."""
+
+    async def send(self, call: Call) -> "Reply | Fault": ...
+
+
+class ExchangeLog(Protocol):
+    """Told of every exchange, once, when it is over, and of what happens to the process. Never blocks, never raises."""
+
+    def exchange(self, record: Mapping[str, object]) -> None: ...
+
+    def event(self, message: str, **facts: object) -> None: ...
+
+    def bug(self, exchange_id: str, error: BaseException) -> None: ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,178 @@
+"""The serving process: from a checked configuration to an open socket, and back to a clean exit."""
+
+import asyncio
+import gc
+import ipaddress
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from aiohttp import http_parser, web
+
+from proxy.config.resolve import with_demo
+from proxy.core.routing import RoutingTable
+from proxy.edge.surface import Surface
+from proxy.ports import ExchangeLog
+from proxy.server.build import build_log, build_runtime
+from proxy.simulator.server import Simulator
+from proxy.upstream.client import UpstreamClient
+
+KEEPALIVE_S: Final = 75.0  # longer than the 60 s of common load balancers, so that they close first
+LINE_BYTES_MAX: Final = 4 * 1024
+FIELD_BYTES_MAX: Final = 16 * 1024
+FIELDS_MAX: Final = 64
+READ_BYTES: Final = 64 * 1024
+BACKLOG: Final = 1024
+SEND_BUFFER_BYTES: Final = 128 * 1024  # the kernel would let it grow to 4 MiB for a client that reads slowly
+
+
+class CannotServe(Exception):  # noqa: N818 - a message for the command line, which exits with it
+    """The process must not or cannot start. The message says why and what to do."""
+
+
+@dataclass(slots=True)
+class Options:
+    """What the command line asked for. Units: seconds."""
+
+    config: Path
+    host: str = "127.0.0.1"
+    port: int = 4020
+    demo: bool = False
+    drain_s: float = 60.0
+
+
+@dataclass(slots=True)
+class Service:
+    """A running server: what tests start and stop in their own loop, and `serve` until a signal comes."""
+
+    options: Options
+    table: RoutingTable
+    log: ExchangeLog
+    announce: Callable[[RoutingTable, str], None] | None = None
+    port: int = 0
+    _upstream: UpstreamClient | None = None
+    _simulator: Simulator | None = None
+    _runner: web.ServerRunner | None = None
+    _surface: Surface | None = None
+
+    async def start(self) -> None:
+        """Open the socket. Raises `CannotServe`."""
+        refuse_open_bind(self.options.host)
+        if not http_parser.HttpRequestParser.__module__.endswith("_http_parser"):
+            raise CannotServe(
+                "aiohttp's C parser is missing; its Python one is too lenient. Install aiohttp from a wheel."
+            )
+        if self.options.demo:
+            self._simulator = Simulator()
+            self.table = with_demo(self.table, await self._simulator.start())
+        self._upstream = UpstreamClient()
+        runtime = build_runtime(self.table, self._upstream, self.log)
+        surface = self._surface = Surface(runtime)
+        server = web.Server(
+            surface.handle,
+            handler_cancellation=True,
+            keepalive_timeout=KEEPALIVE_S,
+            access_log=None,
+            auto_decompress=False,
+            max_line_size=LINE_BYTES_MAX,
+            max_field_size=FIELD_BYTES_MAX,
+            max_headers=FIELDS_MAX,
+            read_bufsize=READ_BYTES,
+            lingering_time=2.0,
+        )
+        self._runner = web.ServerRunner(server, handle_signals=False)
+        await self._runner.setup()
+        listener = _listener(self.options.host, self.options.port)
+        self.port = listener.getsockname()[1]
+        await web.SockSite(self._runner, listener, backlog=BACKLOG).start()
+        if self.announce is not None:
+            self.announce(self.table, self.url)
+
+    @property
+    def url(self) -> str:
+        host = f"[{self.options.host}]" if ":" in self.options.host else self.options.host
+        return f"http://{host}:{self.port}/v1"
+
+    async def stop(self) -> None:
+        """Refuse what is new, let what runs finish within the drain time, close."""
+        if self._surface is not None:
+            self.log.event("draining", exchanges=self._surface.running, seconds=self.options.drain_s)
+            await self._surface.drain(self.options.drain_s)
+        if self._runner is not None:
+            await self._runner.cleanup()
+        if self._upstream is not None:
+            await self._upstream.close()
+        if self._simulator is not None:
+            await self._simulator.stop()
+
+
+def refuse_open_bind(host: str) -> None:
+    """Access is open to everyone who can connect, so only this machine may. Raises `CannotServe`."""
+    if host == "localhost":
+        return
+    try:
+        loopback = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        loopback = False
+    if not loopback:
+        raise CannotServe(
+            f"Refusing to listen on {host}: access is open (access.mode: open), so everyone who can reach it could spend "
+            "with your provider keys. Listen on 127.0.0.1, or put an authenticating proxy in front of it."
+        )
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)  # inherited by what it accepts
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise CannotServe(
+            f"Cannot listen on {host}:{port}: {error.strerror}. Choose another port: penstock serve --port {port + 1}"
+        ) from None
+    listener.setblocking(False)
+    return listener
+
+
+def settle_memory() -> None:
+    """What start-up built stays until the end: the collector need not walk it, nor run after every few requests.
+
+    At the default thresholds full collections of a loop with 1,000 streams stop it for tens of milliseconds.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
+
+
+async def serve(service: Service) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await service.start()
+    settle_memory()
+    try:
+        await stop.wait()
+    finally:
+        await service.stop()
+        service.log.close()
+
+
+def run(options: Options, table: RoutingTable, announce: Callable[[RoutingTable, str], None] | None) -> None:
+    """Serve in a new event loop until a signal comes. Raises `CannotServe`."""
+    service = Service(options, table, build_log(), announce)
+    main = serve(service)
+    if sys.platform != "win32":
+        import uvloop  # noqa: PLC0415 - not on every platform
+
+        uvloop.run(main)
+    else:
+        asyncio.run(main)

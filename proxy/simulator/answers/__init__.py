@@ -1,0 +1,1 @@
+"""Well-formed answers, one module for each API's form."""

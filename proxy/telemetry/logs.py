@@ -1,0 +1,135 @@
+"""One line per exchange: JSON off a terminal, readable on one.
+
+Lines are gathered and handed to a writer thread a few times a second, so that neither the exchange nor the loop ever
+waits for a pipe. A reader that does not read costs lines, not requests: beyond `BACKLOG_BYTES_MAX` they are dropped, and
+the next line that gets through says how many.
+"""
+
+import asyncio
+import os
+import queue
+import threading
+import time
+import traceback
+from collections.abc import Mapping
+from typing import Any, Final, TextIO
+
+import orjson
+
+from proxy.core import redact
+
+FLUSH_S: Final = 0.05
+BACKLOG_BYTES_MAX: Final = 4 * 1024 * 1024
+CLOSE_S: Final = 1.0  # how long the last lines may take when the process ends
+
+_COLOURS: Final = {"ok": "32", "refused": "33", "client_cancelled": "33", "partial": "31", "failed": "31"}
+
+
+class Log:
+    """Writes to one stream. Made in the loop's thread; `close` flushes."""
+
+    def __init__(self, stream: TextIO, *, readable: bool | None = None) -> None:
+        self._descriptor = stream.fileno()
+        self._readable = stream.isatty() if readable is None else readable
+        self._lines: list[bytes] = []
+        self._scheduled = False
+        self._dropped = 0
+        self._backlog = 0
+        self._queue: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._writer = threading.Thread(target=self._write, name="log", daemon=True)
+        self._writer.start()
+
+    def exchange(self, record: Mapping[str, object]) -> None:
+        level = "warning" if record["outcome"] in ("failed", "partial") else "info"
+        self._put(_readable(record) if self._readable else _json(level, "exchange", record))
+
+    def event(self, message: str, **facts: object) -> None:
+        """Something that happened to the process."""
+        record = {"message": message, **facts}
+        self._put(_plain(record) if self._readable else _json("info", "event", record))
+
+    def bug(self, exchange_id: str, error: BaseException) -> None:
+        trace = redact.text("".join(traceback.format_exception(error)))
+        record = {"id": exchange_id, "error": type(error).__name__, "traceback": trace}
+        self._put(trace.encode() if self._readable else _json("error", "bug", record))
+
+    def close(self) -> None:
+        self._flush()
+        self._queue.put(None)
+        self._writer.join(CLOSE_S)
+
+    def _put(self, line: bytes) -> None:
+        self._lines.append(line)
+        if self._scheduled:
+            return
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self._flush()
+            return
+        self._scheduled = True
+        loop.call_later(FLUSH_S, self._flush)
+
+    def _flush(self) -> None:
+        self._scheduled = False
+        if not self._lines:
+            return
+        lines, self._lines = self._lines, []
+        if self._backlog > BACKLOG_BYTES_MAX:
+            self._dropped += len(lines)
+            return
+        if self._dropped:
+            lines.append(_json("warning", "event", {"message": "log lines dropped", "lines": self._dropped}))
+            self._dropped = 0
+        batch = b"\n".join([*lines, b""])
+        self._backlog += len(batch)
+        self._queue.put(batch)
+
+    def _write(self) -> None:
+        while (batch := self._queue.get()) is not None:
+            left = batch
+            while left:
+                try:
+                    left = left[os.write(self._descriptor, left) :]
+                except BlockingIOError:
+                    time.sleep(FLUSH_S)  # somebody made the stream non-blocking, and its reader is slow
+                except OSError:
+                    break  # nobody reads any more: nothing is left to be told to
+            self._backlog -= len(batch)
+
+
+def _json(level: str, kind: str, record: Mapping[str, object]) -> bytes:
+    return orjson.dumps({"ts": round(time.time(), 3), "level": level, "kind": kind, **record}, default=str)
+
+
+def _readable(record: Mapping[str, Any]) -> bytes:
+    """One line for a person: time, outcome, status, what was asked, who answered, how long, tokens, what went wrong."""
+    colour = _COLOURS.get(record["outcome"], "0")
+    clock = time.strftime("%H:%M:%S")
+    parts = [
+        f"{clock} \x1b[{colour}m{record['status']} {record['outcome']}\x1b[0m",
+        f"{record['api']}{' stream' if record['stream'] else ''} {_printable(record['asked'] or '-')}",
+    ]
+    if record["target"]:
+        parts.append(f"-> {_printable(record['target'])}")
+    parts.append(f"{record['ms']:.0f} ms")
+    if "first_event_ms" in record and record["stream"]:
+        parts.append(f"first {record['first_event_ms']:.0f} ms")
+    usage = record.get("usage")
+    if usage:
+        parts.append(f"{usage['input']}+{usage['output']} tokens")
+    if record["attempts"] > 1:
+        parts.append(f"{record['attempts']} attempts")
+    if "message" in record:
+        parts.append(f"{record['code']}: {_printable(record['message'])}")
+    parts.append(f"\x1b[2m{record['id']}\x1b[0m")
+    return "  ".join(parts).encode()
+
+
+def _plain(record: Mapping[str, object]) -> bytes:
+    facts = "  ".join(f"{name}={value}" for name, value in record.items() if name != "message")
+    return f"{time.strftime('%H:%M:%S')} {record['message']}  {facts}".rstrip().encode()
+
+
+def _printable(text: str) -> str:
+    return "".join(letter if letter.isprintable() else "?" for letter in text)

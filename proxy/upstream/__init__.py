@@ -1,0 +1,1 @@
+"""Providers over the wire: the only importer of aiohttp's client."""

@@ -1,0 +1,193 @@
+"""The upstream port on aiohttp: sends one call, hands back the reply's bytes.
+
+aiohttp is kept to the wire: no redirects, no proxies from the environment, no cookies, no retries, no limits and no
+timers but the connect timer; those belong to the phases. Bodies are asked for uncompressed; one that comes compressed
+all the same is decoded here with bounds, because the client was promised identity.
+"""
+
+import asyncio
+import contextvars
+import ssl
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import Any, Final
+
+import aiohttp
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.client_reqrep import ClientRequest
+from multidict import CIMultiDictProxy
+from yarl import URL
+
+from proxy.core.failure import FailureKind
+from proxy.core.inflate import CodingError, Inflater, is_known
+from proxy.ports import Call, Fault, HeaderPairs
+from proxy.upstream import faults
+from proxy.upstream.resolver import PublicResolver
+
+READ_BYTES: Final = 64 * 1024  # aiohttp pauses the socket at twice this; with the client's 64 KiB: < 256 KiB a stream
+FIELD_BYTES_MAX: Final = 32 * 1024  # one header field of an answer; content-security-policies of CDNs pass 8 KiB
+FIELDS_MAX: Final = 256
+KEEPALIVE_S: Final = 30.0  # below the 60 to 75 s after which common servers close idle connections
+LAST_CHUNK_S: Final = 0.1  # how long an answer that is over may take to end its body before its connection is dropped
+LARGE_BODY_BYTES: Final = 512 * 1024  # written in slices above this, so that the loop turns in between
+
+# Whether the call being sent has opened its connection itself: only one that was kept may be stale.
+_CONNECTED: contextvars.ContextVar[bool] = contextvars.ContextVar("connected", default=False)
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Notes in the context of the call that a connection was opened for it."""
+
+    async def _create_connection(
+        self,
+        req: ClientRequest,
+        traces: list[Any],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp's signature
+    ) -> ResponseHandler:
+        _CONNECTED.set(True)
+        return await super()._create_connection(req, traces, timeout)
+
+
+class UpstreamClient:
+    """One per process and event loop. `close` when the process ends."""
+
+    def __init__(self, *, tls: ssl.SSLContext | None = None) -> None:
+        self._tls = tls
+        self._private_hosts: set[str] = set()
+        self._pooled = self._session(force_close=False)
+        self._fresh = self._session(force_close=True)
+        self._urls: dict[str, URL] = {}
+        self._timeouts: dict[float, aiohttp.ClientTimeout] = {}
+
+    async def send(self, call: Call) -> "AiohttpReply | Fault":
+        """Send one call and wait for the response head."""
+        session = self._fresh if call.fresh else self._pooled
+        _CONNECTED.set(False)
+        try:
+            response = await session.request(
+                "POST",
+                self._url(call.url, allow_private=call.target.provider.allow_private),
+                data=call.body if len(call.body) <= LARGE_BODY_BYTES else _slices(call.body),
+                headers=call.headers,
+                allow_redirects=False,
+                timeout=self._timeout(call.connect_s),
+            )
+        except faults.EXPECTED as error:
+            fault = faults.of_head(error)
+            if fault.kind is FailureKind.RESET_BEFORE_HEAD and not _CONNECTED.get():
+                return Fault(FailureKind.STALE_CONNECTION, fault.detail)
+            return fault
+        return _checked(response)
+
+    async def close(self) -> None:
+        await self._pooled.close()
+        await self._fresh.close()
+
+    def _session(self, *, force_close: bool) -> aiohttp.ClientSession:
+        options: dict[str, Any] = {} if force_close else {"keepalive_timeout": KEEPALIVE_S}
+        if self._tls is not None:
+            options["ssl"] = self._tls
+        connector = _Connector(
+            limit=0, force_close=force_close, resolver=PublicResolver(self._private_hosts), **options
+        )
+        return aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            trust_env=False,
+            timeout=aiohttp.ClientTimeout(total=None),
+            read_bufsize=READ_BYTES,
+            max_line_size=FIELD_BYTES_MAX,
+            max_field_size=FIELD_BYTES_MAX,
+            max_headers=FIELDS_MAX,
+            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
+        )
+
+    def _url(self, text: str, *, allow_private: bool) -> URL:
+        # Bounded: URLs come from the routing table alone.
+        url = self._urls.get(text)
+        if url is None:
+            url = self._urls[text] = URL(text, encoded=True)
+            host = url.host or ""
+            if allow_private or url.scheme == "http" or host == "localhost":
+                self._private_hosts.add(host)
+        return url
+
+    def _timeout(self, connect_s: float) -> aiohttp.ClientTimeout:
+        timeout = self._timeouts.get(connect_s)
+        if timeout is None:
+            timeout = self._timeouts[connect_s] = aiohttp.ClientTimeout(total=None, sock_connect=connect_s)
+        return timeout
+
+
+class AiohttpReply:
+    """One answer. See `proxy.ports.Reply`."""
+
+    __slots__ = ("_content", "_inflater", "_pending", "_response", "headers", "status")
+
+    def __init__(self, response: aiohttp.ClientResponse, inflater: Inflater | None) -> None:
+        self._response = response
+        self._content = response.content
+        self._inflater = inflater
+        self._pending: Iterator[bytes] = iter(())
+        self.status = response.status
+        self.headers: CIMultiDictProxy[str] = response.headers
+
+    @property
+    def header_pairs(self) -> HeaderPairs:
+        return self.headers.items()
+
+    async def read(self) -> bytes | Fault:
+        try:
+            if self._inflater is None:
+                return await self._content.readany()
+            return await self._read_inflated(self._inflater)
+        except faults.EXPECTED as error:
+            return faults.of_body(error)
+
+    def close(self) -> None:
+        self._response.close()
+
+    def finish(self) -> None:
+        if not self._content.is_eof():
+            # aiohttp gives the connection back by itself if the body ends in time; closing it then does nothing.
+            asyncio.get_running_loop().call_later(LAST_CHUNK_S, self._response.close)
+
+    async def _read_inflated(self, inflater: Inflater) -> bytes | Fault:
+        try:
+            while True:
+                step = next(self._pending, None)
+                if step is not None:
+                    return step
+                chunk = await self._content.readany()
+                if not chunk:
+                    return b"" if inflater.finished else Fault(FailureKind.TRUNCATED, "the compressed body was cut")
+                self._pending = inflater.feed(chunk)
+        except CodingError as error:
+            return Fault(FailureKind.MALFORMED, str(error))
+
+
+def _checked(response: aiohttp.ClientResponse) -> AiohttpReply | Fault:
+    problem = _framing_problem(response.headers)
+    coding = response.headers.get("Content-Encoding", "identity").strip().lower()
+    if problem is None and coding not in ("", "identity") and not is_known(coding):
+        problem = f"content-encoding {coding[:40]!r} came though identity was asked for"
+    if problem is not None:
+        response.close()
+        return Fault(FailureKind.MALFORMED, problem)
+    return AiohttpReply(response, Inflater(coding) if is_known(coding) else None)
+
+
+def _framing_problem(headers: Mapping[str, str]) -> str | None:
+    """Two ways to tell where a body ends are one too many (RFC 9112, section 6.3)."""
+    assert isinstance(headers, CIMultiDictProxy)  # noqa: S101 - what aiohttp gives
+    lengths = headers.getall("Content-Length", [])
+    if len(set(lengths)) > 1:
+        return "the answer has several content-lengths"
+    if lengths and "Transfer-Encoding" in headers:
+        return "the answer has both content-length and transfer-encoding"
+    return None
+
+
+async def _slices(body: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(body), READ_BYTES):
+        yield body[start : start + READ_BYTES]

@@ -1,0 +1,215 @@
+"""The commands as a person or a script runs them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from proxy import __version__
+from proxy.cli import options, table
+from proxy.cli.main import COMMANDS, main
+from proxy.providers.rows import CATALOGUE
+
+ROUTES = """
+routes:
+  voice: {about: Lowest latency, tiers: [openai/small, groq/fast], timeouts: {total: 60s}}
+models: {"gpt-*": openai/*}
+"""
+BROKEN = "routes:\n  voice: {tiers: [opnai/small]}\nbudgets: {}\n"
+
+
+@pytest.fixture
+def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CliRunner:
+    """In an empty directory, with no provider's variable set and no local server to be found."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("proxy.config.listening.accepting", lambda _ports: frozenset())
+    for row in CATALOGUE.values():
+        for name in row.key_vars:
+            monkeypatch.delenv(name, raising=False)
+    for name in ("PENSTOCK_CONFIG", "OLLAMA_URL", "VLLM_URL", "LLAMA_CPP_URL", "LMSTUDIO_URL"):
+        monkeypatch.delenv(name, raising=False)
+    Path("routes.yaml").write_text(ROUTES)
+    Path("broken.yaml").write_text(BROKEN)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
+    return CliRunner()
+
+
+def run(runner: CliRunner, *args: str) -> Result:
+    result = runner.invoke(main, list(args))
+    assert "very-secret" not in result.output
+    return result
+
+
+def test_check_says_that_all_is_well(runner: CliRunner) -> None:
+    result = run(runner, "check", "--config", "routes.yaml")
+    assert result.exit_code == 0
+    assert result.stdout == "routes.yaml: 1 routes, 22 providers (1 active), 0 problems\n"
+
+
+def test_check_says_what_is_wrong_one_problem_a_line(runner: CliRunner) -> None:
+    result = run(runner, "check", "--config", "broken.yaml")
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert result.stderr == (
+        "broken.yaml:2:19  routes.voice.tiers[0]: provider 'opnai' is not in the catalogue. Did you mean 'openai'?\n"
+        "broken.yaml:3:1  budgets: 'budgets' is not supported by this version of Penstock yet. Remove it\n"
+    )
+
+
+def test_check_in_json(runner: CliRunner) -> None:
+    result = run(runner, "check", "--config", "broken.yaml", "--json")
+    assert result.exit_code == 1
+    told = json.loads(result.stdout)
+    assert told["file"] == "broken.yaml"
+    assert [(one["line"], one["column"], one["path"]) for one in told["problems"]] == [
+        (2, 19, "routes.voice.tiers[0]"),
+        (3, 1, "budgets"),
+    ]
+    fine = json.loads(run(runner, "check", "--config", "routes.yaml", "--json").stdout)
+    assert fine == {"file": "routes.yaml", "routes": 1, "providers": 22, "active": 1, "problems": []}
+
+
+@pytest.mark.parametrize("command", [["check"], ["explain", "voice"], ["providers"]])
+def test_a_file_that_is_not_there_is_exit_code_2(runner: CliRunner, command: list[str]) -> None:
+    result = run(runner, *command, "--config", "nowhere.yaml")
+    assert result.exit_code == 2
+    assert result.stderr == "nowhere.yaml: no such file (--config names it). Name another with --config PATH\n"
+
+
+@pytest.mark.parametrize("command", [["explain", "voice"], ["providers"]])
+def test_a_broken_file_is_exit_code_1(runner: CliRunner, command: list[str]) -> None:
+    result = run(runner, *command, "--config", "broken.yaml")
+    assert result.exit_code == 1
+    assert "Did you mean 'openai'?" in result.stderr
+
+
+def test_the_configuration_is_found_in_this_order(runner: CliRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+    shipped = options.config_path(None)
+    assert shipped in options.shipped_paths()
+    Path("config").mkdir()
+    Path("config/routes.yaml").write_text(ROUTES)
+    assert options.config_path(None) == Path("config/routes.yaml")
+    monkeypatch.setenv("PENSTOCK_CONFIG", "routes.yaml")
+    assert options.config_path(None) == Path("routes.yaml")
+    assert options.config_path(Path("broken.yaml")) == Path("broken.yaml")
+    monkeypatch.setenv("PENSTOCK_CONFIG", "nowhere.yaml")
+    assert "(PENSTOCK_CONFIG names it)" in run(runner, "check").stderr
+
+
+def test_explain_a_route(runner: CliRunner) -> None:
+    result = run(runner, "explain", "voice", "--config", "routes.yaml")
+    assert result.exit_code == 0
+    assert result.stdout == (
+        "voice: route voice (Lowest latency), by the chat API\n"
+        "timeouts: connect 5s, first_event 300s, idle 60s, silent 300s, total 60s\n"
+        "\n"
+        "   TARGET        MODEL SENT  SKIPPED\n"
+        "1  openai/small  small\n"
+        "-  groq/fast                 GROQ_API_KEY is not set\n"
+    )
+
+
+def test_explain_any_name(runner: CliRunner) -> None:
+    result = run(runner, "explain", "gpt-4o", "--api", "responses", "--config", "routes.yaml")
+    assert result.stdout.startswith("gpt-4o: a target named directly, by the responses API\n")
+    assert "1  openai/gpt-4o  gpt-4o" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        (["vioce"], "Did you mean 'voice'?"),
+        (["groq/x"], "GROQ_API_KEY is not set"),
+        (["voice", "--api", "messages"], "no target of route 'voice' speaks the messages API"),
+    ],
+)
+def test_explain_what_cannot_be_served(runner: CliRunner, args: list[str], told: str) -> None:
+    result = run(runner, "explain", *args, "--config", "routes.yaml")
+    assert result.exit_code == 1
+    assert told in result.stderr
+    as_json = run(runner, "explain", *args, "--config", "routes.yaml", "--json")
+    assert as_json.exit_code == 1
+    assert told in json.loads(as_json.stdout)["error"]
+
+
+def test_explain_in_json(runner: CliRunner) -> None:
+    told = json.loads(run(runner, "explain", "voice", "--config", "routes.yaml", "--json").stdout)
+    assert told["route"] == "voice"
+    assert told["targets"] == [
+        {"target": "openai/small", "model": "small", "skipped": None},
+        {"target": "groq/fast", "model": "fast", "skipped": "GROQ_API_KEY is not set"},
+    ]
+    assert told["timeouts"]["total_s"] == 60.0
+    assert told["error"] is None
+
+
+def test_providers_shows_the_active_ones_first(runner: CliRunner) -> None:
+    lines = run(runner, "providers", "--config", "routes.yaml").stdout.splitlines()
+    assert lines[0].split() == ["PROVIDER", "STATE", "APIS", "BASE", "URL"]
+    assert lines[1].split()[:2] == ["openai", "active"]
+    assert len(lines) == 1 + len(CATALOGUE)
+    openrouter = next(line for line in lines if line.startswith("openrouter"))
+    assert "inactive: OPENROUTER_API_KEY is not set" in openrouter
+    assert openrouter.endswith("https://openrouter.ai/api/v1")
+
+
+def test_providers_in_json(runner: CliRunner) -> None:
+    told = json.loads(run(runner, "providers", "--config", "routes.yaml", "--json").stdout)
+    assert len(told) == len(CATALOGUE)
+    assert told[0] == {
+        "id": "openai",
+        "active": True,
+        "inactive": None,
+        "apis": ["chat", "responses", "embeddings", "completions"],
+        "base_url": "https://api.openai.com/v1",
+        "local": False,
+    }
+
+
+def test_a_table_on_a_terminal_is_drawn_and_brackets_are_text(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    table.show(("A", "B"), [("[bold]x", "y")])
+    assert "[bold]x" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [("chek", "No such command 'chek'. Did you mean 'check'?"), ("zzz", "There are: serve, check, explain")],
+)
+def test_an_unknown_command_is_told_the_nearest(runner: CliRunner, typed: str, told: str) -> None:
+    result = run(runner, typed)
+    assert result.exit_code == 2
+    assert told in result.stderr
+
+
+def test_version(runner: CliRunner) -> None:
+    assert run(runner, "--version").stdout == f"penstock, version {__version__}\n"
+
+
+HEAVY = ("pydantic", "aiohttp", "yaml", "rich", "uvloop", "orjson")
+
+
+@pytest.mark.parametrize("args", [["--help"], ["--version"], *([name, "--help"] for name in COMMANDS)])
+def test_help_imports_nothing_heavy(args: list[str]) -> None:
+    program = (
+        "import sys\n"
+        "from proxy.cli.main import main\n"
+        "main(sys.argv[1:], standalone_mode=False)\n"
+        f"print('HEAVY', [name for name in {HEAVY} if name in sys.modules])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, *args], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("HEAVY []\n"), done.stdout
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_with_an_example(runner: CliRunner, name: str) -> None:
+    result = run(runner, name, "--help")
+    assert result.exit_code == 0
+    assert "Example" in result.stdout
+    assert isinstance(main.get_command(click.Context(main), name), click.Command)

@@ -1,0 +1,89 @@
+"""The JSON Schema: current, valid, and of use to an editor; and the shipped file against it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from proxy.config.read import read
+from proxy.config.schema import SECTIONS, File, json_schema, rendered
+
+CONFIG = Path(__file__).parents[2] / "config"
+
+
+def test_the_schema_in_the_repository_is_current() -> None:
+    assert (CONFIG / "routes.schema.json").read_text("utf-8") == rendered(), "run `make schema`"
+
+
+def test_the_schema_is_a_schema() -> None:
+    jsonschema.Draft202012Validator.check_schema(json_schema())
+
+
+def test_the_shipped_file_is_valid_and_names_the_schema() -> None:
+    text = (CONFIG / "routes.yaml").read_text("utf-8")
+    assert text.startswith("# yaml-language-server: $schema=./routes.schema.json\n")
+    jsonschema.validate(read(text, "routes.yaml").data, json_schema())
+
+
+def test_every_field_is_described() -> None:
+    for section in SECTIONS.values():
+        assert section.__doc__
+        for name, field in section.model_fields.items():
+            assert field.description, f"{section.__name__}.{name}"
+
+
+VALID: list[Any] = [
+    {},
+    {"routes": {"x": {"tiers": ["openai/gpt-4o"]}}},
+    {"routes": {"x": {"tiers": ["openrouter/a/b:free", {"target": "openai/gpt-4o"}]}}},
+    {"providers": {"openai": {}, "gpu-box": {"like": "vllm", "base_url": "${X:-http://localhost:1}/v1"}}},
+    {"providers": {"openai": {"api_key": "env:KEY", "pass_headers": ["x-a"], "enabled": False}}},
+    {"defaults": {"timeouts": {"connect": "500ms", "total": "1.5h"}}},
+    {"models": {"gpt-*": "openai/*"}, "default_route": "x", "access": {"mode": "open"}},
+]
+INVALID: list[Any] = [
+    {"budgets": {}},
+    {"routes": {"a/b": {"tiers": ["openai/x"]}}},
+    {"routes": {"x": {}}},
+    {"routes": {"x": {"tiers": []}}},
+    {"routes": {"x": {"tiers": ["gpt-4o"]}}},
+    {"routes": {"x": {"tiers": [{"targets": ["openai/x"]}]}}},
+    {"routes": {"x": {"tiers": [5]}}},
+    {"providers": {"Open AI": {}}},
+    {"providers": {"openai": {"api_key": "sk-literal"}}},
+    {"providers": {"openai": {"base_url": None}}},
+    {"defaults": {"timeouts": {"connect": 5}}},
+    {"access": {"mode": "keys"}},
+]
+
+
+@pytest.mark.parametrize("data", VALID)
+def test_editor_and_program_agree_on_what_is_valid(data: Any) -> None:
+    jsonschema.validate(data, json_schema())
+    File.model_validate(data)
+
+
+@pytest.mark.parametrize("data", INVALID)
+def test_an_editor_marks_what_is_invalid(data: Any) -> None:
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(data, json_schema())
+
+
+def test_an_editor_completes_both_forms_of_a_tier() -> None:
+    made = json_schema()
+    forms = made["$defs"]["RouteEntry"]["properties"]["tiers"]["items"]["oneOf"]
+    short, long = forms
+    assert short["type"] == "string"
+    assert short["examples"]
+    entry = made["$defs"][long["$ref"].rpartition("/")[2]]
+    assert entry["type"] == "object"
+    assert list(entry["properties"]) == ["target"]
+    assert entry["additionalProperties"] is False
+
+
+def test_the_schema_shows_no_null_and_no_generated_titles() -> None:
+    text = json.dumps(json_schema())
+    assert '"null"' not in text
+    assert '"title": "Base Url"' not in text

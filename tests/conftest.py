@@ -1,0 +1,70 @@
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+import uvloop
+
+from proxy.simulator.server import Simulator
+from tests.gateway import Gateway, start_gateway
+
+Start = Callable[..., Awaitable[Gateway]]
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Tests run on the loop that serves."""
+    return {"uvloop": uvloop.new_event_loop}
+
+
+@pytest.fixture
+def recordings() -> Path:
+    """The folder of recorded provider answers; where there is none, the test is skipped and says so."""
+    folder = os.environ.get("PENSTOCK_RECORDINGS")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("no recorded provider answers: set PENSTOCK_RECORDINGS to their folder")
+    return Path(folder)
+
+
+@pytest.fixture
+async def upstream() -> AsyncIterator[Simulator]:
+    simulator = Simulator(record=2000)
+    yield simulator
+    await simulator.stop()
+
+
+@pytest.fixture
+async def upstream_url(upstream: Simulator) -> str:
+    return await upstream.start()
+
+
+@pytest.fixture
+async def start() -> AsyncIterator[Start]:
+    """Starts gateways from a configuration text, and stops them after the test."""
+    running: list[Gateway] = []
+
+    async def started(config: str, **options: object) -> Gateway:
+        gateway = await start_gateway(config, **options)  # type: ignore[arg-type] # handed through as they are
+        running.append(gateway)
+        return gateway
+
+    yield started
+    for gateway in running:
+        await gateway.service.stop()
+    for _ in range(5):
+        await asyncio.sleep(0)  # what was just closed gives its sockets back in the loop's next turns
+
+
+@pytest.fixture
+async def gateway(start: Start, upstream_url: str) -> Gateway:
+    """Penstock before one upstream: `sim/<script>` chooses what it does."""
+    return await start(
+        f"""
+providers:
+  sim: {{like: vllm, base_url: "{upstream_url}"}}
+defaults:
+  timeouts: {{connect: 1s, first_event: 600ms, idle: 500ms, silent: 900ms, total: 5s}}
+routes:
+  plain: {{tiers: [sim/plain]}}
+"""
+    )
