@@ -139,7 +139,6 @@ def _provider(
         credential=credential,
         inactive=inactive,
         asks_usage=row.asks_usage,
-        output_includes_reasoning=row.output_includes_reasoning,
         pass_headers=frozenset(entry.pass_headers),
         allow_private=allow_private,
         local=row.local,

@@ -55,7 +55,7 @@ _BAD_KEY_IN_400: Final = re.compile(
 _NO_MODEL: Final = re.compile(
     r"model_not_found|model_not_supported|model_decommissioned|deploymentnotfound|unknown model|invalid model"
     r"|no endpoints found for|not a valid model"
-    r"|model.{0,80}(?:not exist|not found|decommissioned|not supported|deprecated|retired|not available)"
+    r"|model[^:;]{0,80}(?:not exist|not found|decommissioned|not supported|deprecated|retired|not available)"
     r"|\bmodel not\b|^1211\b",
 )
 _OVERLOADED: Final = re.compile(r"overloaded|capacity|try again later|temporarily unavailable|service_unavailable")

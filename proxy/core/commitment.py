@@ -9,7 +9,8 @@ States (attributes, in the order in which they can come true):
 - ``fault``: an error event, a malformed event, or a cut. The event at fault is not returned. Final.
 - ``finished_choices`` covers every choice seen, or the API's own terminal event came: the answer is whole, whatever
   the transport does next. Usage and `[DONE]` may still follow.
-- ``done``: `[DONE]` or a terminal event. Final: nothing after it is returned.
+- ``ending``: the API's own terminal event came; at most `[DONE]` may follow, and nobody has to wait for it long.
+- ``done``: `[DONE]` came. Final: nothing after it is returned.
 
 What is deliberately not handled: whether an event's JSON is valid when no marker asks for decoding (a data line has to
 begin with `{` and end with `}`, no more); the middle of an event too large to copy; choices of an answer whose request
@@ -29,6 +30,7 @@ from proxy.core.dialect import Dialect, well_formed
 from proxy.core.sse import Event, EventScanner, data_of, missing_end, name_of
 
 _DONE: Final = b"[DONE]"
+_CHOICES_MAX: Final = 1024  # more than any API gives; what a hostile stream may make us remember
 _DONE_EVENT: Final = b"data: [DONE]\n\n"
 _FIRST: Final = re.compile(b"")  # matches where it is asked: of a run that is not well formed, every event is looked at
 
@@ -56,6 +58,7 @@ class StreamTap:
         "content",
         "data_events",
         "done",
+        "ending",
         "error",
         "failed",
         "fault",
@@ -73,6 +76,7 @@ class StreamTap:
         self._ended_well = False
         self._inside_event = False  # what was returned ends within an event, for good
         self.content = False
+        self.ending = False
         self.done = False
         self.fault: Fault | None = None
         self.error: dict[str, Any] | None = None  # the document of an ERROR_EVENT
@@ -87,14 +91,14 @@ class StreamTap:
         if self.done or self.fault is not None:
             return b""
         scanner = self._scanner
-        if self.content and not scanner.held and not scanner.flowing and self._wanted == 1:
+        if self.content and not self.ending and not scanner.held and not scanner.flowing and self._wanted == 1:
             # By far the most frequent case, first: whole events with nothing to read in them.
             events = well_formed(chunk)
             if events and self._markers(chunk) is None:
                 self.data_events += events
                 return chunk
         buffer = scanner.held + chunk if scanner.held else chunk
-        if self._wanted > 1 or scanner.flowing or b"\r" in buffer:
+        if self._wanted > 1 or self.ending or scanner.flowing or b"\r" in buffer:
             return self._feed_by_event(chunk)
         relayed: list[bytes] = []
         cut = buffer.rfind(b"\n\n") + 2
@@ -126,7 +130,7 @@ class StreamTap:
         position, end = 0, len(events)
         quiet = well_formed(events) > 0
         while position < end and not self.is_over():
-            marker = self._markers(events, position) if quiet else _FIRST.match(events, position)
+            marker = self._markers(events, position) if quiet and not self.ending else _FIRST.match(events, position)
             if marker is None:
                 self.data_events += events.count(b"\n\n", position)
                 relayed.append(events[position:] if position else events)
@@ -183,13 +187,13 @@ class StreamTap:
         if event is not None:
             flowed = event.raw is not event.rest
             if not flowed and not event.rest.strip(b"\r\n"):
-                relayed = event.rest
+                relayed = b"" if self.ending else event.rest
             elif _is_whole(event.raw, clean=clean):
                 relayed = self._end(event)
                 relayed += missing_end(relayed) if relayed else b""
             elif flowed:
                 self.fault, self._inside_event = Fault.CUT, True
-        if self.is_over():
+        if self.is_over() or self.ending:
             return relayed
         self._ended_well = self._all_choices_finished(clean=clean)
         if not self._ended_well:
@@ -203,7 +207,12 @@ class StreamTap:
     @property
     def complete(self) -> bool:
         """Whether the answer is whole by now, whatever the transport does next."""
-        return self.done or self._ended_well or (self.fault is None and self._all_choices_finished(clean=False))
+        return (
+            self.done
+            or self.ending
+            or self._ended_well
+            or (self.fault is None and self._all_choices_finished(clean=False))
+        )
 
     @property
     def on_boundary(self) -> bool:
@@ -221,6 +230,8 @@ class StreamTap:
             self.content = True
             self.data_events += 1
             return True
+        if self.ending:
+            return self._take_after_the_end(raw)
         one_line = raw.startswith(b"data: ") and raw.find(b"\n") == len(raw) - 2 and b"\r" not in raw
         data = raw[6:-2] if one_line else data_of(raw)
         if data is None:
@@ -250,12 +261,18 @@ class StreamTap:
             return False
         return self._note(document)
 
+    def _take_after_the_end(self, raw: bytes) -> bool:
+        """OpenRouter's Responses end with `[DONE]` all the same; nothing else behind the end is relayed."""
+        data = data_of(raw)
+        self.done = data is not None
+        return data is not None and data.strip() == _DONE
+
     def _note_edges(self, edges: bytes) -> None:
         """Read what can be read of an event that was too large to keep: whether it is a last one, and usage."""
         reading = self._dialect.read_edges(edges)
         self.seen_choices.update(reading.seen)
         self.finished_choices.update(reading.finished)
-        self.done = reading.terminal
+        self.ending = reading.terminal
         if reading.figures is not None:
             self.figures = usage.fold(self.figures, reading.figures)
 
@@ -267,9 +284,10 @@ class StreamTap:
         if reading.figures is not None:
             self.figures = usage.fold(self.figures, reading.figures)
         self.content = self.content or reading.content
-        self.seen_choices.update(reading.seen)
-        self.finished_choices.update(reading.finished)
-        self.done = reading.terminal
+        if len(self.seen_choices) <= _CHOICES_MAX:
+            self.seen_choices.update(reading.seen)
+            self.finished_choices.update(reading.finished)
+        self.ending = reading.terminal
         if reading.failed:
             self.failed, self.error = True, document
         return not (self._withhold_usage and reading.only_usage)

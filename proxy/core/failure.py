@@ -135,7 +135,7 @@ TABLE: Final[Mapping[FailureKind, Row]] = MappingProxyType(
         _K.CLIENT_STALLED: Row(_B.CLIENT, _A.NEVER, False, _T.IGNORE, 499, "client_stalled", _C.REPORTED_OR_ESTIMATED),
         _K.INVALID_REQUEST: Row(_B.CLIENT, _A.NEVER, False, _T.IGNORE, None, "invalid_request", _C.REPORTED),
         _K.CONTENT_REFUSED: Row(_B.CLIENT, _A.NEVER, False, _T.IGNORE, None, "content_refused", _C.REPORTED),
-        _K.CONTEXT_EXCEEDED: Row(_B.CLIENT, _A.NEVER, False, _T.IGNORE, 400, "context_length_exceeded", _C.NONE),
+        _K.CONTEXT_EXCEEDED: Row(_B.CLIENT, _A.NEVER, False, _T.IGNORE, None, "context_length_exceeded", _C.NONE),
         _K.UNSUPPORTED_PARAM: Row(_B.UPSTREAM, _A.ONCE_WITHOUT, False, _T.IGNORE, None, "invalid_request", _C.NONE),
         _K.CREDENTIAL_REJECTED: Row(
             _B.UPSTREAM, _A.NEVER, True, _T.QUARANTINE_CREDENTIAL, 502, "upstream_auth", _C.NONE

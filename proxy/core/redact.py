@@ -24,9 +24,9 @@ def text(value: str, credentials: Iterable[str] = ()) -> str:
     return _KEY_SHAPES.sub(MASK, _BEARER.sub(rf"\1{MASK}", value))
 
 
-def body(value: bytes, credentials: Iterable[str] = ()) -> bytes:
-    """A provider's body, byte for byte but for known credentials."""
+def body(value: bytes, credentials: Iterable[str] = (), *, shapes: bool = False) -> bytes:
+    """A provider's body, byte for byte but for known credentials, and for what looks like one if ``shapes`` is set."""
     for credential in credentials:
         if len(credential) >= _CREDENTIAL_LENGTH_MIN:
             value = value.replace(credential.encode(), MASK.encode())
-    return value
+    return text(value.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape") if shapes else value

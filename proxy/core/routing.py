@@ -49,7 +49,6 @@ class Provider:
     asks_usage: bool = (
         True  # whether `stream_options.include_usage` may be, and must be, added to get usage in a stream
     )
-    output_includes_reasoning: bool = True
     pass_headers: frozenset[str] = frozenset()  # lower case
     allow_private: bool = False
     local: bool = False

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from proxy.terms import NanoUsd, Usage
 
+KEYS_MAX: Final = 100  # a usage object has a dozen; one that grows with every event is no usage
 _TOKENS_MAX: Final = 10**12  # larger than any answer; a provider's slip must not overflow the books
 _COST_MAX_USD: Final = Decimal(10**6)
 
@@ -25,7 +26,7 @@ def find(document: dict[str, Any]) -> dict[str, Any] | None:
 
 def fold(before: dict[str, Any] | None, found: dict[str, Any]) -> dict[str, Any]:
     """What is known after another report. Later figures win; what a later report omits (Messages) is kept."""
-    if before is None:
+    if before is None or len(before) > KEYS_MAX:
         return found
     return {**before, **{name: value for name, value in found.items() if value is not None}}
 

@@ -32,6 +32,7 @@ class AiohttpDownstream:
                 f"The content-encoding {coding[:40]!r} is not supported; send gzip, deflate or the plain body.",
             )
         self._check_length(bytes_max)
+        self._let_it_come()
         raw = await self._read(bytes_max)
         return _inflated(raw, coding, bytes_max) if is_known(coding) else raw
 
@@ -39,6 +40,11 @@ class AiohttpDownstream:
         length = self._request.content_length
         if length is not None and length > bytes_max:
             raise _too_large(bytes_max)
+
+    def _let_it_come(self) -> None:
+        """Answer `Expect: 100-continue`, now that the head is accepted; aiohttp's low-level server leaves that to us."""
+        if self.headers.get("expect", "").lower() == "100-continue" and self._request.transport is not None:
+            self._request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     async def _read(self, bytes_max: int) -> bytes:
         content = self._request.content

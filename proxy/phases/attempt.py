@@ -26,10 +26,10 @@ async def attempt(x: Exchange, runtime: Runtime, plan: Plan, watchdog: Watchdog)
     """The first answer that begins. Raises `Rejected` when no target's does."""
     way = Tour(plan.targets, runtime.backoff, runtime.rng)
     while (step := way.next()) is not None:
-        if step.not_before >= x.total_at:
+        if max(step.not_before, runtime.now()) >= x.total_at:
             break  # the deadline is nearer than the wait
         if step.not_before > runtime.now():
-            await _wait(step.not_before - runtime.now(), watchdog, x)
+            await asyncio.sleep(step.not_before - runtime.now())
         outcome = await _ask(x, runtime, plan, step, watchdog)
         if isinstance(outcome, Opening):
             return outcome
@@ -39,6 +39,8 @@ async def attempt(x: Exchange, runtime: Runtime, plan: Plan, watchdog: Watchdog)
 
 def _last_word(x: Exchange, plan: Plan) -> Failure:
     failures = [attempt.failure for attempt in x.attempts if attempt.failure is not None]
+    if not failures:
+        return Failure(FailureKind.TOTAL_TIMEOUT, "The request's time was up before it could be sent to a provider.")
     failure = tour.verdict(failures)
     if len(failures) > 1 and failure.row.status is not None:
         tried = len({attempt.target.name for attempt in x.attempts})
@@ -59,15 +61,16 @@ async def _ask(x: Exchange, runtime: Runtime, plan: Plan, step: Step, watchdog: 
     x.commitment = Commitment.UNCOMMITTED
     reply: Reply | None = None
     outcome: Opening | Failure
+    asked_usage = False
     try:
-        call, withhold_usage = _call(x, runtime, plan, step)
+        call, asked_usage = _call(x, runtime, plan, step)
         sent = await runtime.upstream.send(call)
         if isinstance(sent, Fault):
             outcome = wire_failure(target, sent)
         else:
             reply = sent
             x.commitment = Commitment.HEAD
-            outcome = await judge(x, runtime, target, reply, withhold_usage=withhold_usage)
+            outcome = await judge(x, runtime, target, reply, withhold_usage=asked_usage)
     except asyncio.CancelledError:
         if reply is not None:
             reply.close()
@@ -81,8 +84,11 @@ async def _ask(x: Exchange, runtime: Runtime, plan: Plan, step: Step, watchdog: 
         record.failure = outcome
         if reply is not None:
             reply.close()
-        if outcome.kind is FailureKind.UNSUPPORTED_PARAM:
+        if outcome.kind is FailureKind.UNSUPPORTED_PARAM and asked_usage:
             runtime.plain_targets.add(target.name)
+        elif outcome.kind is FailureKind.UNSUPPORTED_PARAM:
+            # It was the client's own field that was refused, so it is the client's to hear of.
+            outcome = record.failure = replace(outcome, kind=FailureKind.INVALID_REQUEST)
     return outcome
 
 
@@ -92,15 +98,6 @@ def _set_limit(x: Exchange, plan: Plan, now: float, watchdog: Watchdog) -> None:
         watchdog.limit(FailureKind.FIRST_EVENT_TIMEOUT, first_event_at)
     else:
         watchdog.limit(FailureKind.TOTAL_TIMEOUT, x.total_at)
-
-
-async def _wait(seconds: float, watchdog: Watchdog, x: Exchange) -> None:
-    watchdog.limit(FailureKind.TOTAL_TIMEOUT, x.total_at)
-    try:
-        await asyncio.sleep(seconds)
-    except asyncio.CancelledError:
-        if watchdog.claim() is None:
-            raise
 
 
 def _call(x: Exchange, runtime: Runtime, plan: Plan, step: Step) -> tuple[Call, bool]:

@@ -142,7 +142,7 @@ def stream_failure(runtime: Runtime, target: Target, tap: StreamTap) -> Failure:
     """The failure that a tap's fault makes."""
     match tap.fault:
         case _ if tap.error is not None:
-            return _error_inside(runtime, target, tap.error, orjson.dumps(tap.error), "application/json")
+            return _error_inside(runtime, target, tap.error, _dumped(tap.error), "application/json")
         case StreamFault.MALFORMED:
             return _malformed(target, "it sent an event whose data is not a JSON object")
         case StreamFault.EMPTY:
@@ -155,6 +155,13 @@ def stream_failure(runtime: Runtime, target: Target, tap: StreamTap) -> Failure:
                 f"{target.name} ended its stream before the answer was complete.",
                 target=target.name,
             )
+
+
+def _dumped(document: dict[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(document)
+    except orjson.JSONEncodeError:  # nested deeper than orjson writes
+        return b""
 
 
 async def _read_up_to(reply: Reply, bytes_max: int) -> bytes | Fault:

@@ -20,6 +20,8 @@ from proxy.phases.watchdog import Watchdog
 from proxy.ports import Downstream, Fault
 from proxy.terms import Commitment
 
+LAST_WORDS_S: Final = 0.1
+
 
 @dataclass(slots=True)
 class Relay:
@@ -106,7 +108,7 @@ class Relay:
                     watchdog.writing_since = 0.0
                 if ended or tap.done or tap.fault is not None:
                     break
-                chunk = await read()
+                chunk = await (self._last_words() if tap.ending else read())
                 if isinstance(chunk, Fault):
                     fault = chunk
                     ended, data = True, tap.finish(clean=False)
@@ -126,6 +128,14 @@ class Relay:
         if fault is not None:
             return wire_failure(opening.target, fault)
         return stream_failure(self.runtime, opening.target, tap)
+
+    async def _last_words(self) -> bytes | Fault:
+        """What comes behind an API's own last event: its `[DONE]` and the end, if they come at once."""
+        try:
+            async with asyncio.timeout(LAST_WORDS_S):
+                return await self.opening.reply.read()
+        except TimeoutError:
+            return b""
 
     async def _break_off(self, tap: StreamTap, failure: Failure) -> None:
         """STREAM-ERR: tell the client in the stream, and end the connection so that it notices even if it does not read."""

@@ -56,7 +56,6 @@ class CatalogueRow:
     auth_by_api: Mapping[Api, AuthStyle] = field(default_factory=dict)
     models_path: str | None = "/models"
     asks_usage: bool = True
-    output_includes_reasoning: bool = True
     local: bool = False
     retired: Retired | None = None
     retired_apis: Mapping[Api, Retired] = field(default_factory=dict)

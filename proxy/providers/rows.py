@@ -132,7 +132,6 @@ _ROWS: Final = (
         base_url="https://api.x.ai/v1",
         key_vars=("XAI_API_KEY",),
         paths=standard(_CHAT, _RESPONSES),
-        output_includes_reasoning=False,
         retired_apis={_MESSAGES: Retired("2026-02-20", "use chat or responses")},
         notes=("completion_tokens leaves reasoning tokens out; total_tokens has them",),
         sources=("docs.x.ai/developers/cost-tracking",),

@@ -53,6 +53,7 @@ class UpstreamClient:
     def __init__(self, *, tls: ssl.SSLContext | None = None) -> None:
         self._tls = tls
         self._private_hosts: set[str] = set()
+        self._lingering: set[aiohttp.ClientResponse] = set()  # over, their bodies' end not yet come
         self._pooled = self._session(force_close=False)
         self._fresh = self._session(force_close=True)
         self._urls: dict[str, URL] = {}
@@ -76,9 +77,11 @@ class UpstreamClient:
             if fault.kind is FailureKind.RESET_BEFORE_HEAD and not _CONNECTED.get():
                 return Fault(FailureKind.STALE_CONNECTION, fault.detail)
             return fault
-        return _checked(response)
+        return self._checked(response)
 
     async def close(self) -> None:
+        for response in tuple(self._lingering):
+            response.close()
         await self._pooled.close()
         await self._fresh.close()
 
@@ -102,6 +105,16 @@ class UpstreamClient:
             skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
         )
 
+    def _checked(self, response: aiohttp.ClientResponse) -> "AiohttpReply | Fault":
+        problem = _framing_problem(response.headers)
+        coding = response.headers.get("Content-Encoding", "identity").strip().lower()
+        if problem is None and coding not in ("", "identity") and not is_known(coding):
+            problem = f"content-encoding {coding[:40]!r} came though identity was asked for"
+        if problem is not None:
+            response.close()
+            return Fault(FailureKind.MALFORMED, problem)
+        return AiohttpReply(response, Inflater(coding) if is_known(coding) else None, self._lingering)
+
     def _url(self, text: str, *, allow_private: bool) -> URL:
         # Bounded: URLs come from the routing table alone.
         url = self._urls.get(text)
@@ -122,10 +135,13 @@ class UpstreamClient:
 class AiohttpReply:
     """One answer. See `proxy.ports.Reply`."""
 
-    __slots__ = ("_content", "_inflater", "_pending", "_response", "headers", "status")
+    __slots__ = ("_content", "_inflater", "_lingering", "_pending", "_response", "headers", "status")
 
-    def __init__(self, response: aiohttp.ClientResponse, inflater: Inflater | None) -> None:
+    def __init__(
+        self, response: aiohttp.ClientResponse, inflater: Inflater | None, lingering: set[aiohttp.ClientResponse]
+    ) -> None:
         self._response = response
+        self._lingering = lingering
         self._content = response.content
         self._inflater = inflater
         self._pending: Iterator[bytes] = iter(())
@@ -150,7 +166,12 @@ class AiohttpReply:
     def finish(self) -> None:
         if not self._content.is_eof():
             # aiohttp gives the connection back by itself if the body ends in time; closing it then does nothing.
-            asyncio.get_running_loop().call_later(LAST_CHUNK_S, self._response.close)
+            self._lingering.add(self._response)
+            asyncio.get_running_loop().call_later(LAST_CHUNK_S, self._drop)
+
+    def _drop(self) -> None:
+        self._lingering.discard(self._response)
+        self._response.close()
 
     async def _read_inflated(self, inflater: Inflater) -> bytes | Fault:
         try:
@@ -164,17 +185,6 @@ class AiohttpReply:
                 self._pending = inflater.feed(chunk)
         except CodingError as error:
             return Fault(FailureKind.MALFORMED, str(error))
-
-
-def _checked(response: aiohttp.ClientResponse) -> AiohttpReply | Fault:
-    problem = _framing_problem(response.headers)
-    coding = response.headers.get("Content-Encoding", "identity").strip().lower()
-    if problem is None and coding not in ("", "identity") and not is_known(coding):
-        problem = f"content-encoding {coding[:40]!r} came though identity was asked for"
-    if problem is not None:
-        response.close()
-        return Fault(FailureKind.MALFORMED, problem)
-    return AiohttpReply(response, Inflater(coding) if is_known(coding) else None)
 
 
 def _framing_problem(headers: Mapping[str, str]) -> str | None:

@@ -96,7 +96,7 @@ def test_rows_agree_with_themselves(kind: FailureKind) -> None:
         (FailureKind.CONTENT_REFUSED, 403, False, 403, True),
         (FailureKind.UNSUPPORTED_PARAM, 400, False, 400, True),
         (FailureKind.INVALID_REQUEST, None, False, 502, False),
-        (FailureKind.CONTEXT_EXCEEDED, 413, False, 400, False),
+        (FailureKind.CONTEXT_EXCEEDED, 413, False, 413, True),
         (FailureKind.CREDENTIAL_REJECTED, 401, False, 502, False),
         (FailureKind.CREDENTIAL_REJECTED, 403, False, 502, False),
         (FailureKind.QUOTA_EXHAUSTED, 402, False, 503, False),

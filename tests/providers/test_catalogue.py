@@ -72,7 +72,6 @@ def test_every_row_has_evidence(row: CatalogueRow) -> None:
 
 def test_what_differs() -> None:
     assert {row.id for row in CATALOGUE.values() if not row.asks_usage} == {"mistral", "openrouter", "groq"}
-    assert {row.id for row in CATALOGUE.values() if not row.output_includes_reasoning} == {"xai"}
     assert {row.id for row in CATALOGUE.values() if row.local} == {"ollama", "vllm", "llama.cpp", "lmstudio"}
     assert {row.id for row in CATALOGUE.values() if Api.CHAT not in row.paths} == {"perplexity"}
     assert {row.id for row in CATALOGUE.values() if row.models_path is None} == {"zhipu", "github-models"}
