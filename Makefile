@@ -57,6 +57,7 @@ LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hash
 lock:
 	@$(LOCK) pyproject.toml requirements/build.in -o requirements/run.lock
 	@$(LOCK) --extra dev pyproject.toml requirements/build.in -c requirements/run.lock -o requirements/dev.lock
+	@$(LOCK) requirements/openai-1.in -o requirements/openai-1.lock
 
 clean:
 	@rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis dist

@@ -4,7 +4,7 @@ The phases import this and nothing that touches a socket. What can fail by itsel
 exception that crosses a port is `ClientGone`, because nothing can be done for a client that is not there.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -115,7 +115,9 @@ class Upstream(Protocol):
 class ExchangeLog(Protocol):
     """Told of every exchange, once, when it is over, and of what happens to the process. Never blocks, never raises."""
 
-    def exchange(self, record: Mapping[str, object]) -> None: ...
+    def exchange(self, tell: Callable[[], Mapping[str, object]]) -> None:
+        """``tell`` gives the record; it is called once, soon, when lines are written and not while an answer waits."""
+        ...
 
     def event(self, message: str, **facts: object) -> None: ...
 

@@ -23,9 +23,7 @@ import re
 from enum import Enum
 from typing import Any, Final
 
-import orjson
-
-from proxy.core import usage
+from proxy.core import lenient_json, usage
 from proxy.core.dialect import Dialect, well_formed
 from proxy.core.sse import Event, EventScanner, data_of, missing_end, name_of
 
@@ -251,8 +249,8 @@ class StreamTap:
         if self.content and self._wanted == 1 and not named_error and self._markers(data) is None:
             return True
         try:
-            document = orjson.loads(data)
-        except orjson.JSONDecodeError:
+            document = lenient_json.loads(data)
+        except ValueError:
             self.fault = Fault.MALFORMED
             return False
         if named_error:
@@ -305,7 +303,7 @@ def _is_whole(raw: bytes | None, *, clean: bool) -> bool:
     if data == _DONE:
         return True
     try:
-        orjson.loads(data)
-    except orjson.JSONDecodeError:
+        lenient_json.loads(data)
+    except ValueError:
         return False
     return True

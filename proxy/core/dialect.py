@@ -116,7 +116,7 @@ def _read_choices(document: dict[str, Any], has_content: Callable[[dict[str, Any
     figures = usage.find(document)
     choices = document.get("choices")
     if not choices or type(choices) is not list:
-        return Reading(figures=figures, only_usage=document.get("usage") is not None)
+        return Reading(figures=figures, only_usage=choices == [] and document.get("usage") is not None)
     content = False
     seen: list[int] = []
     finished: list[int] = []

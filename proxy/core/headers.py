@@ -53,13 +53,17 @@ def to_upstream(inbound: Mapping[str, str], target: Target, api: Api) -> dict[st
     provider = target.provider
     added = provider.pass_headers
     headers: dict[str, str] = {}
+    connection = ""
     for name, value in inbound.items():
         lower = name.lower()
-        if (lower in _PASSED_UPSTREAM or lower.startswith(_ANTHROPIC) or lower in added) and _is_safe(value):
+        if lower == "connection":
+            connection += f",{value}"
+        elif (lower in _PASSED_UPSTREAM or lower.startswith(_ANTHROPIC) or lower in added) and _is_safe(value):
             # A field on several lines is one list (RFC 9110, section 5.3): anthropic-beta comes so.
             headers[lower] = f"{headers[lower]}, {value}" if lower in headers else value
-    for name in _named_by_connection(inbound.items()):
-        headers.pop(name, None)
+    if connection:
+        for name in _named_in(connection):
+            headers.pop(name, None)
     headers.setdefault("accept-encoding", "identity")
     headers.setdefault("content-type", "application/json")
     if api in (Api.MESSAGES, Api.COUNT_TOKENS):
@@ -79,22 +83,26 @@ def to_upstream(inbound: Mapping[str, str], target: Target, api: Api) -> dict[st
 
 def to_client(upstream: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     """The headers of an upstream's answer that pass, and its request id under its own name."""
-    pairs = list(upstream)
     passed: list[tuple[str, str]] = []
-    dropped = _KEPT_FROM_CLIENT | _named_by_connection(pairs)
-    for name, value in pairs:
+    connection = ""
+    for name, value in upstream:
         lower = name.lower()
-        if lower == "x-request-id" and _is_safe(value):
+        if lower not in _KEPT_FROM_CLIENT:
+            if not lower.startswith(_PREFIXES_KEPT_FROM_CLIENT) and _is_safe(value):
+                passed.append((name, value))
+        elif lower == "x-request-id" and _is_safe(value):
             passed.append(("x-penstock-upstream-request-id", value))
-        elif lower not in dropped and not lower.startswith(_PREFIXES_KEPT_FROM_CLIENT) and _is_safe(value):
-            passed.append((name, value))
+        elif lower == "connection":
+            connection += f",{value}"
+    if connection:
+        named = _named_in(connection)
+        return [pair for pair in passed if pair[0].lower() not in named]
     return passed
 
 
-def _named_by_connection(pairs: Iterable[tuple[str, str]]) -> frozenset[str]:
+def _named_in(connection: str) -> frozenset[str]:
     """What Connection names is hop by hop as well (RFC 9110, section 7.6.1)."""
-    values = [value for name, value in pairs if name.lower() == "connection"]
-    return frozenset(part.strip().lower() for value in values for part in value.split(","))
+    return frozenset(part.strip().lower() for part in connection.split(","))
 
 
 def _is_safe(value: str) -> bool:

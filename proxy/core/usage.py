@@ -109,7 +109,7 @@ def _member(value: object, name: str) -> Any:
 
 def _first(*values: object) -> int:
     for value in values:
-        if count := _count(value):
+        if value and (count := _count(value)):
             return count
     return 0
 

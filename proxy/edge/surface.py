@@ -16,6 +16,7 @@ from aiohttp import web
 
 from proxy.core.failure import Failure, FailureKind
 from proxy.core.nearest import did_you_mean
+from proxy.core.routing import listing
 from proxy.edge.downstream import AiohttpDownstream
 from proxy.edge.health import health_body
 from proxy.edge.models import model_body, models_body
@@ -110,9 +111,10 @@ class Surface:
         body = model_body(runtime.table, name)
         if body is not None:
             return _json(200, body)
+        near = did_you_mean(name, [known for known, _ in listing(runtime.table)])
         failure = Failure(
             FailureKind.MODEL_UNKNOWN,
-            f"The model '{name[:80]}' is not served here. GET /v1/models lists what is.",
+            f"The model '{name[:80]}' is not served here.{near} GET /v1/models lists what is.",
             param="model",
         )
         downstream = AiohttpDownstream(request)

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from proxy.core.failure import Failure
 from proxy.core.routing import Plan, Target
 from proxy.core.splice import Body
-from proxy.terms import DEFAULT_ACCOUNT, AccountId, Api, Commitment, ExchangeId, Usage
+from proxy.terms import DEFAULT_ACCOUNT, AccountId, Api, Commitment, ExchangeId
 
 
 @dataclass(slots=True)
@@ -42,7 +43,8 @@ class Exchange:
     upstream_wait_s: float = 0.0
     status: int = 0
     failure: Failure | None = None
-    usage: Usage | None = None
+    figures: dict[str, Any] | None = None  # raw usage, see `usage.normalise`
+    request_bytes: int = 0
     first_event_at: float | None = None
     overhead_s: float | None = None
     relayed_bytes: int = 0

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import orjson
 
-from proxy.core import usage
+from proxy.core import lenient_json, usage
 from proxy.core.commitment import Fault as StreamFault
 from proxy.core.commitment import StreamTap
 from proxy.core.dialect import DIALECTS
@@ -62,7 +62,7 @@ async def _first_content(runtime: Runtime, target: Target, reply: Reply, tap: St
         if relayed:
             held.append(relayed)
             held_bytes += len(relayed)
-        if tap.content:
+        if tap.content:  # even if a fault came in the same read: what happens must not depend on the chunking
             return Opening(target, reply, b"".join(held), tap, ended=not chunk)
         if tap.fault is not None:
             return stream_failure(runtime, target, tap)
@@ -75,15 +75,14 @@ async def _whole(x: Exchange, runtime: Runtime, target: Target, reply: Reply, co
     if isinstance(body, Fault):
         return wire_failure(target, body)
     try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError:
+        document = lenient_json.loads(body)
+    except ValueError:
         shown = content_type or "no content-type"
         return _malformed(target, f"its answer is not JSON ({len(body)} bytes of {shown})")
     if errors.is_error(document):
         return _error_inside(runtime, target, document, body, content_type)
     if type(document) is dict:
-        figures = usage.find(document)
-        x.usage = usage.normalise(figures) if figures is not None else None
+        x.figures = usage.find(document)
     return Opening(target, reply, body, None, ended=True)
 
 
@@ -93,8 +92,8 @@ async def _no_stream(runtime: Runtime, target: Target, reply: Reply, content_typ
     document: Any = None
     if not isinstance(body, Fault):
         try:
-            document = orjson.loads(body)
-        except orjson.JSONDecodeError:
+            document = lenient_json.loads(body)
+        except ValueError:
             document = None
         if errors.is_error(document):
             return _error_inside(runtime, target, document, body, content_type)

@@ -4,12 +4,13 @@ import math
 from typing import Any, Final
 
 from proxy.core import error_body
-from proxy.core.failure import Failure
+from proxy.core.failure import Failure, FailureKind
 from proxy.phases.exchange import Exchange
 from proxy.ports import Downstream
 from proxy.providers import errors
 from proxy.terms import Api
 
+RETRY_AFTER_S: Final = 5.0
 MESSAGES: Final = (Api.MESSAGES, Api.COUNT_TOKENS)
 
 
@@ -23,8 +24,11 @@ async def refuse(x: Exchange, failure: Failure, downstream: Downstream) -> None:
         ("x-request-id", x.id),
         ("x-should-retry", "true" if error_body.is_retryable(failure) else "false"),
     ]
-    if failure.retry_after_s is not None:
-        headers.append(("retry-after", str(max(1, math.ceil(failure.retry_after_s)))))
+    wait_s = failure.retry_after_s
+    if wait_s is None and failure.kind is FailureKind.THROTTLED:
+        wait_s = RETRY_AFTER_S  # no provider said how long
+    if wait_s is not None:
+        headers.append(("retry-after", str(max(1, math.ceil(wait_s)))))
     if x.plan is not None and x.plan.route is not None:
         headers.append(("x-penstock-route", x.plan.route))
     if x.attempts:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote
 
-from proxy.core import error_body, headers, usage
+from proxy.core import error_body, headers
 from proxy.core.commitment import StreamTap
 from proxy.core.failure import Failure, FailureKind
 from proxy.core.routing import Target
@@ -43,6 +43,8 @@ class Relay:
         x.commitment = Commitment.CONTENT
         x.overhead_s = now - x.started - x.upstream_wait_s
         sent = [*headers.to_client(opening.reply.header_pairs), *_own_headers(x, opening.target)]
+        if "content-type" not in opening.reply.headers:
+            sent.append(("content-type", "application/json" if opening.tap is None else "text/event-stream"))
         self.watchdog.relay(now)
         self.watchdog.writing_since = now
         try:
@@ -80,8 +82,7 @@ class Relay:
                 return
             failure = None if tap.complete else _out_of_time(self.opening.target, kind)
         finally:
-            if tap.figures is not None:
-                self.x.usage = usage.normalise(tap.figures)
+            self.x.figures = tap.figures
         if failure is None:
             await self.downstream.end()
             self.x.commitment = Commitment.COMPLETE
@@ -170,7 +171,7 @@ def _own_headers(x: Exchange, target: Target) -> list[tuple[str, str]]:
         ("server", "penstock"),
         ("x-request-id", x.id),
         ("x-penstock-provider", target.provider.id),
-        ("x-penstock-model", quote(target.model, safe=_SHOWN_AS_THEY_ARE)),
+        ("x-penstock-model", target.model if target.model.isascii() else quote(target.model, safe=_SHOWN_AS_THEY_ARE)),
         ("x-penstock-attempts", str(len(x.attempts))),
         ("x-penstock-cache", "off"),
         ("x-penstock-overhead-ms", f"{(x.overhead_s or 0.0) * 1000:.2f}"),

@@ -1,8 +1,9 @@
 """Phase 8, settle: make the books right. Synchronous, so that no cancellation can split it; exactly once an exchange."""
 
+from functools import partial
 from typing import Any
 
-from proxy.core import redact
+from proxy.core import redact, usage
 from proxy.core.failure import Blame, FailureKind
 from proxy.phases.exchange import Exchange
 from proxy.phases.refuse import attempts_told
@@ -13,7 +14,9 @@ _ASKED_CHARS_MAX = 128
 
 
 def settle(x: Exchange, runtime: Runtime) -> None:
-    runtime.log.exchange(_record(x, runtime.now()))
+    x.request_bytes = len(x.body.raw) if x.body is not None else 0
+    x.body = None  # the record is made later, and must not keep 32 MiB alive until then
+    runtime.log.exchange(partial(_record, x, runtime.now()))
 
 
 def _record(x: Exchange, now: float) -> dict[str, Any]:
@@ -30,21 +33,22 @@ def _record(x: Exchange, now: float) -> dict[str, Any]:
         "attempts": len(x.attempts),
         "ms": round((now - x.started) * 1000, 2),
         "account": x.account,
-        "request_bytes": len(x.body.raw) if x.body is not None else 0,
+        "request_bytes": x.request_bytes,
         "relayed_bytes": x.relayed_bytes,
     }
     if x.first_event_at is not None:
         record["first_event_ms"] = round((x.first_event_at - x.started) * 1000, 2)
     if x.overhead_s is not None:
         record["overhead_ms"] = round(x.overhead_s * 1000, 2)
-    if x.usage is not None:
+    used = usage.normalise(x.figures) if x.figures is not None else None
+    if used is not None:
         record["usage"] = {
-            "input": x.usage.input_tokens,
-            "output": x.usage.output_tokens,
-            "cached": x.usage.cached_tokens,
-            "cache_write": x.usage.cache_write_tokens,
-            "reasoning": x.usage.reasoning_tokens,
-            "cost_nanousd": x.usage.cost_nanousd,
+            "input": used.input_tokens,
+            "output": used.output_tokens,
+            "cached": used.cached_tokens,
+            "cache_write": used.cache_write_tokens,
+            "reasoning": used.reasoning_tokens,
+            "cost_nanousd": used.cost_nanousd,
         }
     if x.failure is not None:
         record["code"] = x.failure.row.code

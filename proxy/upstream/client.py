@@ -7,6 +7,7 @@ all the same is decoded here with bounds, because the client was promised identi
 
 import asyncio
 import contextvars
+import itertools
 import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any, Final
@@ -28,6 +29,7 @@ FIELD_BYTES_MAX: Final = 32 * 1024  # one header field of an answer; content-sec
 FIELDS_MAX: Final = 256
 KEEPALIVE_S: Final = 30.0  # below the 60 to 75 s after which common servers close idle connections
 LAST_CHUNK_S: Final = 0.1  # how long an answer that is over may take to end its body before its connection is dropped
+INFLATED_STEPS_MAX: Final = 16  # of what was left when a compressed body broke: 4 MiB
 LARGE_BODY_BYTES: Final = 512 * 1024  # written in slices above this, so that the loop turns in between
 
 # Whether the call being sent has opened its connection itself: only one that was kept may be stale.
@@ -135,7 +137,7 @@ class UpstreamClient:
 class AiohttpReply:
     """One answer. See `proxy.ports.Reply`."""
 
-    __slots__ = ("_content", "_inflater", "_lingering", "_pending", "_response", "headers", "status")
+    __slots__ = ("_content", "_fault", "_inflater", "_lingering", "_pending", "_response", "headers", "status")
 
     def __init__(
         self, response: aiohttp.ClientResponse, inflater: Inflater | None, lingering: set[aiohttp.ClientResponse]
@@ -144,6 +146,7 @@ class AiohttpReply:
         self._lingering = lingering
         self._content = response.content
         self._inflater = inflater
+        self._fault: Fault | None = None
         self._pending: Iterator[bytes] = iter(())
         self.status = response.status
         self.headers: CIMultiDictProxy[str] = response.headers
@@ -153,12 +156,27 @@ class AiohttpReply:
         return self.headers.items()
 
     async def read(self) -> bytes | Fault:
+        if self._fault is not None:
+            return self._fault
         try:
             if self._inflater is None:
                 return await self._content.readany()
             return await self._read_inflated(self._inflater)
         except faults.EXPECTED as error:
-            return faults.of_body(error)
+            self._fault = faults.of_body(error)
+            return self._left_over() or self._fault
+
+    def _left_over(self) -> bytes:
+        """What had arrived before the body broke: aiohttp raises first, though an answer may be whole in it."""
+        buffered = self._content._buffer  # noqa: SLF001 - there is no other way to it
+        left = b"".join(buffered)
+        buffered.clear()
+        if self._inflater is None or not left:
+            return left
+        try:
+            return b"".join(itertools.islice(self._inflater.feed(left), INFLATED_STEPS_MAX))
+        except CodingError:
+            return b""
 
     def close(self) -> None:
         self._response.close()

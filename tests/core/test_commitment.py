@@ -662,7 +662,7 @@ MALFORMED = [
     b"data: [DONE] x\n\n",
     b'data: {"error":\n\n',
     b'data: {"error":{]}\n\n',
-    b'data: {"usage":{"a":NaN}}\n\n',
+    b'data: {"usage":{"a":nope}}\n\n',
     b'data: {"usage":' + b"[" * 2000 + b"]" * 2000 + b"}\n\n",
     b'data: {"error":"\xff"}\n\n',
 ]

@@ -123,7 +123,7 @@ PATHS = [
     ("GET", "/v1/model", 404, "not_found"),
     ("GET", "/", 404, "not_found"),
     ("POST", "/v1/files", 404, "not_found"),
-    ("GET", "/v1/models/nope", 404, "model_not_found"),
+    ("GET", "/v1/models/plian", 404, "model_not_found"),
     ("GET", "/v1//models", 404, "not_found"),
     ("GET", "/v1/%2e%2e/models", 404, "not_found"),
 ]

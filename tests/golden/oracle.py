@@ -135,6 +135,7 @@ def cut(start: bytes, api: str, choices: int, *, withhold: bool, clean: bool) ->
     """`start` is what came of a stream before its connection ended; ``clean``: by an end that its framing allows.
 
     Content that lacks its blank line is content like any other, but does not begin an answer whose connection broke.
+    Where the framing says that this was all, choices that never came are not missed.
     """
     outcome = Cut()
     for event in events_of(start):
@@ -149,11 +150,11 @@ def cut(start: bytes, api: str, choices: int, *, withhold: bool, clean: bool) ->
             outcome.complete = True
             return outcome
         if data is not None:
-            _note(outcome, json.loads(data), api, choices)
+            _note(outcome, json.loads(data), api, choices=1 if clean else choices)
     return outcome
 
 
-def _note(outcome: Cut, document: Mapping[str, Any], api: str, choices: int) -> None:
+def _note(outcome: Cut, document: Mapping[str, Any], api: str, *, choices: int) -> None:
     if api not in CHOICES:
         assert not outcome.complete, "nothing but [DONE] follows the API's own end"
         outcome.content = outcome.content or document["type"] not in _PREFACES[api]

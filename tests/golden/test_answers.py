@@ -13,7 +13,7 @@ import pytest
 from tests.core.streams import cut_at
 from tests.golden import oracle
 from tests.golden.bench import Bench, Case, Seen, deliveries, edges, golden_cases
-from tests.golden.replay import Framing, Scripted
+from tests.golden.replay import Framing
 
 CASES = golden_cases()
 # What a client gets of every relayed answer, beside the provider's own headers.
@@ -72,7 +72,7 @@ def _without_half_blank_lines(writes: Sequence[bytes]) -> list[bytes]:
 @cases("ok", streamed=True)
 async def test_a_blank_line_that_comes_in_halves_costs_at_most_its_line_feed(case: Case, bench: Bench) -> None:
     """The one known deviation: behind CRLF CR an event is over, and is not held back for an LF that may never come. That
-    LF goes with what follows: it is left over behind a withheld event, withheld with the next one, not waited for at the end.
+    LF goes with what follows: left over behind a withheld event, withheld with the next one, not waited for at the end.
     """
     styled = replace(case, body=case.body.replace(b"\n", b"\r\n"))
     ends = [match.end() - 1 for match in re.finditer(rb"\r\n\r\n", styled.body)]
