@@ -1,11 +1,14 @@
 """Which local providers answer at their usual address: the only code of `proxy.config` that opens a socket."""
 
 import errno
+import json
 import selectors
 import socket
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from http.client import HTTPConnection, HTTPException
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -14,6 +17,8 @@ from proxy.providers.rows import CATALOGUE
 from proxy.terms import ProviderId
 
 WAIT_S: Final = 0.1  # in total; a loopback connection is accepted or refused within 1 ms
+ANSWER_S: Final = 0.4  # then for an answer; a list of models is made in a millisecond
+ANSWER_BYTES_MAX: Final = 4 * 1024 * 1024
 _LOOPBACK: Final = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
 
 
@@ -29,8 +34,31 @@ def usual_ports(environ: Mapping[str, str]) -> dict[ProviderId, int]:
 
 
 def listening(environ: Mapping[str, str]) -> frozenset[ProviderId]:
-    """The local providers whose usual port accepts a connection. Takes at most 100 ms, whatever is there."""
-    return accepting(usual_ports(environ))
+    """The local providers that list their models at their usual address. Takes at most half a second, whatever is there.
+
+    That something accepts connections on port 8080 says little: all kinds of programs do.
+    """
+    ports = usual_ports(environ)
+    found = accepting(ports)
+    if not found:
+        return found
+    with ThreadPoolExecutor(len(found)) as pool:
+        answers = pool.map(lambda provider_id: lists_models(ports[provider_id]), found)
+        return frozenset(provider_id for provider_id, answer in zip(found, answers, strict=True) if answer)
+
+
+def lists_models(port: int) -> bool:
+    """Whether `GET /v1/models` on this loopback port answers as such a server does, if only that it wants a key."""
+    connection = HTTPConnection("localhost", port, timeout=ANSWER_S)
+    try:
+        connection.request("GET", "/v1/models", headers={"accept": "application/json"})
+        answer = connection.getresponse()
+        document = json.loads(answer.read(ANSWER_BYTES_MAX))
+    except (OSError, HTTPException, ValueError):
+        return False
+    finally:
+        connection.close()
+    return isinstance(document, dict) and ("data" in document or (answer.status == 401 and "error" in document))
 
 
 def accepting(ports: Mapping[ProviderId, int]) -> frozenset[ProviderId]:

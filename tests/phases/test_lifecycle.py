@@ -1,0 +1,221 @@
+"""The life of an exchange over fake ports: cancelled at every await, it is settled once and holds nothing."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import orjson
+import pytest
+
+from proxy.config.resolve import parse
+from proxy.core.failure import FailureKind
+from proxy.phases import lifecycle
+from proxy.phases.exchange import Exchange
+from proxy.phases.runtime import Runtime
+from proxy.ports import Call, ClientGone, Fault
+from proxy.terms import Api, ExchangeId
+from tests.gateway import RecordingLog
+
+EVENT = b'data: {"choices":[{"index":0,"delta":{"content":"a"},"finish_reason":null}]}\n\n'
+FINISH = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}],"usage":{"prompt_tokens":3}}\n\n'
+DONE = b"data: [DONE]\n\n"
+JSON = b'{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":4}}'
+
+Steps = list["bytes | Fault"]
+STREAM: Steps = [b": keep-alive\n\n", EVENT, EVENT + EVENT, FINISH, DONE]
+SCRIPTS: dict[str, tuple[bool, list[tuple[int, Steps] | Fault]]] = {
+    "stream": (True, [(200, STREAM)]),
+    "json": (False, [(200, [JSON])]),
+    "refused, then a stream": (True, [Fault(FailureKind.CONNECT_FAILED, "refused"), (200, STREAM)]),
+    "500, then json": (False, [(500, [b'{"error":{"message":"no"}}']), (200, [JSON])]),
+    "cut after content": (True, [(200, [EVENT, Fault(FailureKind.TRUNCATED, "cut")])]),
+    "empty, then a stream": (True, [(200, [b""]), (200, STREAM)]),
+    "429 everywhere": (False, [(429, [b"{}"]), (429, [b"{}"])]),
+    "stale, then fresh": (False, [Fault(FailureKind.STALE_CONNECTION, "gone"), (200, [JSON])]),
+}
+
+
+class FakeReply:
+    def __init__(self, status: int, steps: Steps, content_type: str) -> None:
+        self.status = status
+        self.headers: Mapping[str, str] = {"content-type": content_type}
+        self.let_go = False
+        self._steps = iter(steps)
+
+    @property
+    def header_pairs(self) -> Iterable[tuple[str, str]]:
+        return self.headers.items()
+
+    async def read(self) -> bytes | Fault:
+        await asyncio.sleep(0)
+        return next(self._steps, b"")
+
+    def close(self) -> None:
+        self.let_go = True
+
+    def finish(self) -> None:
+        self.let_go = True
+
+
+class FakeUpstream:
+    def __init__(self, answers: list[tuple[int, Steps] | Fault], *, streamed: bool) -> None:
+        self.replies: list[FakeReply] = []
+        self.calls: list[Call] = []
+        self._answers = iter(answers)
+        self._content_type = "text/event-stream" if streamed else "application/json"
+
+    async def send(self, call: Call) -> FakeReply | Fault:
+        self.calls.append(call)
+        await asyncio.sleep(0)
+        answer = next(self._answers)
+        if isinstance(answer, Fault):
+            return answer
+        reply = FakeReply(*answer, self._content_type if answer[0] == 200 else "application/json")
+        self.replies.append(reply)
+        return reply
+
+
+class FakeDownstream:
+    def __init__(self, body: bytes, *, gone_at: int | None = None) -> None:
+        self.headers: Mapping[str, str] = {}
+        self.sent = b""
+        self.ends: list[str] = []
+        self._body = body
+        self._gone_at = gone_at
+
+    async def body(self, bytes_max: int) -> bytes:
+        await asyncio.sleep(0)
+        return self._body
+
+    async def begin(self, status: int, headers: Iterable[tuple[str, str]]) -> None:
+        await self.write(b"")
+
+    async def write(self, data: bytes) -> None:
+        await asyncio.sleep(0)
+        if self._gone_at is not None:
+            self._gone_at -= 1
+            if self._gone_at < 0:
+                raise ClientGone
+        self.sent += data
+
+    async def end(self) -> None:
+        await self.write(b"")
+        self.ends.append("end")
+
+    def break_off(self) -> None:
+        self.ends.append("break_off")
+
+    def abort(self) -> None:
+        self.ends.append("abort")
+
+    async def answer(self, status: int, headers: Iterable[tuple[str, str]], body: bytes) -> None:
+        await self.write(body)
+        self.ends.append("answer")
+
+
+class Scene:
+    """One exchange over fakes."""
+
+    def __init__(self, script: str, *, gone_at: int | None = None) -> None:
+        streamed, answers = SCRIPTS[script]
+        table = parse(
+            """
+providers: {a: {like: vllm, base_url: "http://127.0.0.1:1/v1"}, b: {like: vllm, base_url: "http://127.0.0.1:2/v1"}}
+routes: {route: {tiers: [a/m, b/m]}}
+""",
+            "routes.yaml",
+            {},
+        )
+        self.log = RecordingLog()
+        self.upstream = FakeUpstream(answers, streamed=streamed)
+        body = orjson.dumps({"model": "route", "stream": streamed, "messages": []})
+        self.downstream = FakeDownstream(body, gone_at=gone_at)
+        self.runtime = Runtime(table, self.upstream, self.log, time.monotonic, time.time)
+        self.x = Exchange(ExchangeId("x"), Api.CHAT, "POST", "/v1/chat/completions", {}, time.monotonic())
+
+    async def run(self) -> None:
+        await lifecycle.run(self.x, self.runtime, self.downstream)
+
+    def check(self) -> dict[str, Any]:
+        (record,) = self.log.exchanges
+        assert not self.log.bugs
+        assert all(reply.let_go for reply in self.upstream.replies)
+        assert len(self.downstream.ends) <= 1
+        return record
+
+
+OUTCOMES = {
+    "stream": "ok",
+    "json": "ok",
+    "refused, then a stream": "ok",
+    "500, then json": "ok",
+    "cut after content": "partial",
+    "empty, then a stream": "ok",
+    "429 everywhere": "failed",
+    "stale, then fresh": "ok",
+}
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+async def test_it_runs_to_its_end(script: str) -> None:
+    scene = Scene(script)
+    await scene.run()
+    record = scene.check()
+    assert record["outcome"] == OUTCOMES[script]
+    assert record["attempts"] == len(scene.upstream.calls)
+    assert scene.downstream.ends == {"ok": ["end"] if scene.x.streamed else ["answer"]}.get(
+        record["outcome"], ["break_off"] if record["outcome"] == "partial" else ["answer"]
+    )
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+async def test_cancelled_at_every_await_it_is_settled_once(script: str) -> None:
+    async def cancelled_after(turns: int) -> bool:
+        scene = Scene(script)
+        task = asyncio.create_task(scene.run())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        over = task.done()
+        task.cancel()
+        await asyncio.wait([task])
+        if turns:
+            record = scene.check()
+            assert over or record["outcome"] in ("client_cancelled", OUTCOMES[script])
+        return over
+
+    await _sweep(cancelled_after)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+async def test_a_client_gone_at_every_write_is_settled_once(script: str) -> None:
+    async def gone_at(writes: int) -> bool:
+        scene = Scene(script, gone_at=writes)
+        await scene.run()
+        record = scene.check()
+        return bool(record["outcome"] != "client_cancelled")
+
+    await _sweep(gone_at, first=0)
+
+
+async def _sweep(at: Callable[[int], Any], *, first: int = 1) -> None:
+    for step in range(first, 200):
+        if await at(step):
+            assert step > first, "nothing was swept"
+            return
+    raise AssertionError("the exchange never ended")
+
+
+async def test_a_bug_is_a_500_and_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene("json")
+
+    def broken(*_: object) -> None:
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(lifecycle, "plan", broken)
+    await scene.run()
+    assert isinstance(scene.log.bugs[0], KeyError)
+    error = orjson.loads(scene.downstream.sent)["error"]
+    assert (error["code"], "x" in error["message"]) == ("internal_error", True)
+    assert "KeyError" not in error["message"]
+    assert scene.log.exchanges[0]["status"] == 500

@@ -1,0 +1,177 @@
+"""`penstock serve` in a process of its own: start, refusals, signals."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import orjson
+import pytest
+
+from proxy.server.serve import CannotServe, refuse_open_bind
+from tests.gateway import CHAT, Connection, closed_port, get, send
+
+PENSTOCK = [sys.executable, "-m", "proxy.cli.main"]
+ENVIRONMENT = {"PATH": os.environ["PATH"]}
+
+
+@contextmanager
+def _serving(
+    *arguments: str, environ: dict[str, str] | None = None
+) -> Iterator[tuple[subprocess.Popen[str], int, str]]:
+    """The process, its port, and what it printed up to its address."""
+    process = subprocess.Popen(
+        [*PENSTOCK, "serve", "--port", "0", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**ENVIRONMENT, **(environ or {})},
+    )
+    assert process.stdout is not None
+    printed = ""
+    try:
+        for line in process.stdout:
+            printed += line
+            address = re.search(r"serves on http://127\.0\.0\.1:(\d+)/v1", line)
+            if address:
+                break
+        else:
+            raise AssertionError(f"it did not start: {printed}")
+        yield process, int(address.group(1)), printed
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def _config(tmp_path: Path, text: str) -> str:
+    path = tmp_path / "routes.yaml"
+    path.write_text(text)
+    return str(path)
+
+
+async def test_demo_mode_answers_every_api_and_any_name(tmp_path: Path) -> None:
+    config = _config(tmp_path, "routes: {general: {tiers: [openai/gpt-4o-mini]}}")
+    began = time.monotonic()
+    with _serving("--config", config) as (_, port, printed):
+        assert "inactive: OPENAI_API_KEY is not set" in printed
+        for model in ("general", "demo", "gpt-4o", "openai/gpt-4o", "anything"):
+            body = orjson.dumps({"model": model, "messages": [{"role": "user", "content": "Hello"}]})
+            answer = await send(port, CHAT, body)
+            assert (answer.status, answer.headers["x-penstock-provider"]) == (200, "demo")
+        assert time.monotonic() - began < 5
+        for path in ("/v1/responses", "/v1/messages", "/v1/embeddings", "/v1/completions"):
+            body = orjson.dumps({"model": "m", "input": "x", "prompt": "x", "max_tokens": 9, "messages": []})
+            assert (await send(port, path, body)).status == 200
+
+
+async def test_the_log_holds_one_json_line_an_exchange_and_no_secret(tmp_path: Path) -> None:
+    config = _config(
+        tmp_path,
+        f"""
+providers: {{sim: {{like: openai, base_url: "http://127.0.0.1:{closed_port()}/v1", api_key: env:CANARY_KEY}}}}
+routes: {{general: {{tiers: [sim/m]}}}}
+""",
+    )
+    canaries = {"credential": "canary-credential-1234", "client": "canary-client-1234", "prompt": "canary-prompt-1234"}
+    with _serving("--config", config, environ={"CANARY_KEY": canaries["credential"]}) as (process, port, printed):
+        body = orjson.dumps({"model": "general", "messages": [{"role": "user", "content": canaries["prompt"]}]})
+        answer = await send(port, CHAT, body, {"authorization": f"Bearer {canaries['client']}"})
+        assert answer.status == 502
+        process.send_signal(signal.SIGTERM)
+        rest, _ = process.communicate(timeout=10)
+    (record,) = [orjson.loads(line) for line in rest.splitlines() if line.startswith("{") and '"exchange"' in line]
+    assert (record["status"], record["route"]) == (502, "general")
+    for canary in canaries.values():
+        assert canary not in printed + rest
+        assert canary.encode() not in answer.raw
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_lets_running_streams_finish_and_exits_0(number: signal.Signals, tmp_path: Path) -> None:
+    with _serving("--config", _config(tmp_path, "routes: {}"), "--demo", "--drain", "5s") as (process, port, _):
+        client = await Connection.open(port)
+        client.post(CHAT, orjson.dumps({"model": "demo/paced:20:50ms", "stream": True, "messages": []}))
+        await client.until(b'"content":"')
+        idle = await Connection.open(port)
+        process.send_signal(number)
+        answer = await client.answer()
+        assert (answer.end, answer.body.endswith(b"data: [DONE]\n\n")) == ("whole", True)
+        assert process.wait(timeout=5) == 0
+        await client.close()
+        await idle.close()
+
+
+async def test_readiness_fails_while_draining_and_new_work_is_refused(tmp_path: Path) -> None:
+    with _serving("--config", _config(tmp_path, "routes: {}"), "--demo", "--drain", "5s") as (process, port, _):
+        client, second, third = [await Connection.open(port) for _ in range(3)]
+        client.post(CHAT, orjson.dumps({"model": "demo/paced:20:50ms", "stream": True, "messages": []}))
+        await client.until(b'"content":"')
+        process.send_signal(signal.SIGTERM)
+        await client.until(b'"content":"a')
+        second.post(CHAT, orjson.dumps({"model": "demo", "messages": []}))
+        refused = await second.answer()
+        assert (refused.status, refused.error["code"]) == (503, "shutting_down")
+        third.writer.write(b"GET /readyz HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert (await third.answer()).status == 503
+        assert (await client.answer()).end == "whole"
+        for connection in (client, second, third):
+            await connection.close()
+
+
+def test_a_port_in_use_is_told_with_what_to_do() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        ran = subprocess.run(
+            [*PENSTOCK, "serve", "--port", str(port)], capture_output=True, text=True, env=ENVIRONMENT, check=False
+        )
+    assert ran.returncode == 1
+    assert f"Cannot listen on 127.0.0.1:{port}" in ran.stderr
+    assert f"--port {port + 1}" in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+def test_a_broken_file_is_told_and_nothing_is_served(tmp_path: Path) -> None:
+    config = _config(tmp_path, "routes:\n  a: {tiers: [opnai/m]}\n  b: {tires: []}\n")
+    ran = subprocess.run(
+        [*PENSTOCK, "serve", "--port", "0", "--config", config],
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+        check=False,
+    )
+    assert ran.returncode == 1
+    assert "routes.yaml:2:15" in ran.stderr
+    assert "Did you mean 'openai'?" in ran.stderr
+    assert "'tires'" in ran.stderr
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.com", ""])
+def test_open_access_listens_on_this_machine_only(host: str) -> None:
+    with pytest.raises(CannotServe, match="access is open"):
+        refuse_open_bind(host)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "localhost"])
+def test_loopback_may_be_open(host: str) -> None:
+    refuse_open_bind(host)
+
+
+async def test_first_answer_within_a_second(tmp_path: Path) -> None:
+    """Of the spawn, on the second try: the first one may have to compile the modules."""
+    config = _config(tmp_path, "routes: {}")
+    took = []
+    for _ in range(3):
+        began = time.monotonic()
+        with _serving("--config", config, "--demo") as (_, port, _):
+            assert (await get(port, "/v1/models")).status == 200
+            took.append(time.monotonic() - began)
+    assert min(took) < 1.0

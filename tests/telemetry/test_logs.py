@@ -1,0 +1,80 @@
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from proxy.telemetry import logs
+from proxy.telemetry.logs import Log
+
+RECORD: dict[str, Any] = {
+    "id": "req_1",
+    "outcome": "failed",
+    "status": 502,
+    "api": "chat",
+    "asked": "evil\n\x1b[31mname",
+    "route": None,
+    "target": "sim/m",
+    "stream": True,
+    "attempts": 2,
+    "ms": 12.5,
+    "first_event_ms": 3.0,
+    "usage": {"input": 7, "output": 9},
+    "code": "upstream_error",
+    "message": "it failed\r\nbadly",
+}
+
+
+def _written(path: Path, tell: Callable[[Log], None], *, readable: bool) -> list[bytes]:
+    with path.open("w") as stream:
+        log = Log(stream, readable=readable)
+        tell(log)
+        log.close()
+    return path.read_bytes().splitlines()
+
+
+def test_off_a_terminal_a_line_is_one_json_object(tmp_path: Path) -> None:
+    (line,) = _written(tmp_path / "log", lambda log: log.exchange(lambda: RECORD), readable=False)
+    document = orjson.loads(line)
+    assert {name: document[name] for name in RECORD} == RECORD
+    assert (document["kind"], document["level"]) == ("exchange", "warning")
+    assert abs(document["ts"] - time.time()) < 5
+
+
+def test_on_a_terminal_a_line_is_readable_and_cannot_be_forged(tmp_path: Path) -> None:
+    (line,) = _written(tmp_path / "log", lambda log: log.exchange(lambda: RECORD), readable=True)
+    text = line.decode()
+    for part in ("502 failed", "chat stream", "sim/m", "7+9 tokens", "2 attempts", "upstream_error", "req_1"):
+        assert part in text
+    assert "\x1b[31mname" not in text
+
+
+def test_a_bug_is_told_with_its_traceback_and_without_secrets(tmp_path: Path) -> None:
+    def tell(log: Log) -> None:
+        try:
+            dict[str, int]()["sk-proj-abcdefghijklmnop1234"]
+        except KeyError as error:
+            log.bug("req_1", error)
+
+    (line,) = _written(tmp_path / "log", tell, readable=False)
+    document = orjson.loads(line)
+    assert "test_logs.py" in document["traceback"]
+    assert b"sk-proj" not in line
+
+
+def test_a_reader_that_does_not_read_costs_lines_and_not_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "BACKLOG_BYTES_MAX", 200_000)
+    monkeypatch.setattr(logs, "CLOSE_S", 0.1)
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "w") as stream:
+        log = Log(stream, readable=False)
+        began = time.monotonic()
+        for _ in range(3000):
+            log.event("x" * 500)
+        assert time.monotonic() - began < 2
+        log.close()
+        assert log._dropped > 0
+        os.close(reading)
