@@ -6,7 +6,6 @@ its signals would be paid for by every request and used by none.
 
 import asyncio
 import contextlib
-import os
 import re
 from collections.abc import Mapping
 from typing import Final
@@ -124,7 +123,9 @@ class Surface:
 
 def _exchange(request: web.BaseRequest, api: Api, runtime: Runtime) -> Exchange:
     given = request.headers.get("x-request-id")
-    exchange_id = given if given is not None and _REQUEST_ID.fullmatch(given) else f"req_{os.urandom(12).hex()}"
+    exchange_id = (
+        given if given is not None and _REQUEST_ID.fullmatch(given) else f"req_{runtime.rng.getrandbits(96):024x}"
+    )
     return Exchange(ExchangeId(exchange_id), api, request.method, request.raw_path, request.headers, runtime.now())
 
 

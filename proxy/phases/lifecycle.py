@@ -42,14 +42,16 @@ async def _live(x: Exchange, runtime: Runtime, downstream: Downstream) -> None:
         identify(x)
         await accept(x, downstream)
         way = plan(x, runtime)
-        watchdog = Watchdog(way.timeouts, x.total_at, runtime.now)
+        watchdog = runtime.ticker.watch(way.timeouts, x.total_at)
         opening = await attempt(x, runtime, way, watchdog)
         await Relay(x, runtime, opening, downstream, watchdog).run()
     except Rejected as rejected:
+        if watchdog is not None:
+            runtime.ticker.release(watchdog)
         await refuse(x, rejected.failure, downstream)
     finally:
         if watchdog is not None:
-            watchdog.stop()
+            runtime.ticker.release(watchdog)
 
 
 def _client_left(x: Exchange) -> None:

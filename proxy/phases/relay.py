@@ -145,6 +145,7 @@ class Relay:
         self.x.attempts[-1].failure = failure
         self.x.commitment = Commitment.BROKEN
         if tap.on_boundary:
+            self.watchdog.writing_since = self.runtime.now()
             await self.downstream.write(error_body.event(failure, self.x.api))
         self.downstream.break_off()
 

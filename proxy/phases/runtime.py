@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from proxy.core.backoff import BackoffPolicy
 from proxy.core.routing import RoutingTable
+from proxy.phases.watchdog import Ticker
 from proxy.ports import ExchangeLog, Upstream
 from proxy.terms import TargetName
 
@@ -19,6 +20,10 @@ class Runtime:
     log: ExchangeLog
     now: Callable[[], float]
     wall: Callable[[], float]
+    ticker: Ticker = field(init=False)
     rng: random.Random = field(default_factory=random.Random)
     backoff: BackoffPolicy = field(default_factory=BackoffPolicy)
     plain_targets: set[TargetName] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.ticker = Ticker(self.now)

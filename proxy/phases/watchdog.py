@@ -1,11 +1,11 @@
-"""One timer for all that an exchange may wait for.
+"""One timer for all that all exchanges may wait for.
 
-A timer per read would cost more than the read. So one handle ticks, coarsely, and looks at plain attributes that the
-phases set as they go. When a bound is passed it notes which, and cancels the task once; the phase that was waiting asks
-`claim` whether the cancellation was ours. A client that leaves cancels the same task: both may happen, and then the
-client's leaving wins, as with `asyncio.timeout`.
+A timer per read would cost more than the read, and one per exchange still 8 us of it. So one handle ticks for the whole
+process, coarsely, and looks at plain attributes that the phases set as they go. When a bound is passed it notes which, and
+cancels the exchange's task once; the phase that was waiting asks `claim` whether the cancellation was ours. A client that
+leaves cancels the same task: both may happen, and then the client's leaving wins, as with `asyncio.timeout`.
 
-A bound is noticed at most one tick late: a quarter of the shortest bound, at most `TICK_S_MAX`.
+A bound is noticed at most one tick late: 0.1 s, and longer with thousands of exchanges, to bound what ticking costs.
 """
 
 import asyncio
@@ -15,21 +15,53 @@ from typing import Final
 from proxy.core.failure import FailureKind
 from proxy.core.routing import Timeouts
 
-TICK_S_MAX: Final = 0.5
-TICK_S_MIN: Final = 0.005
+TICK_S: Final = 0.1
+EXCHANGES_A_TICK: Final = 2000  # with twice as many, ticks are twice as far apart
 WRITE_S: Final = 30.0  # a client that takes nothing for so long is gone
 
 
+class Ticker:
+    """The watchdogs of one event loop. Ticks only while there are any."""
+
+    __slots__ = ("_now", "_ticking", "_watchdogs")
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._watchdogs: set[Watchdog] = set()
+        self._ticking = False
+
+    def watch(self, timeouts: Timeouts, total_at: float) -> "Watchdog":
+        """A watchdog over the current task. Its owner hands it to `release` when the exchange is over."""
+        watchdog = Watchdog(timeouts, total_at)
+        self._watchdogs.add(watchdog)
+        if not self._ticking:
+            self._ticking = True
+            self._schedule()
+        return watchdog
+
+    def release(self, watchdog: "Watchdog") -> None:
+        self._watchdogs.discard(watchdog)
+
+    def _schedule(self) -> None:
+        delay_s = TICK_S * (1 + len(self._watchdogs) // EXCHANGES_A_TICK)
+        asyncio.get_running_loop().call_later(delay_s, self._tick)
+
+    def _tick(self) -> None:
+        if not self._watchdogs:
+            self._ticking = False
+            return
+        now = self._now()
+        for watchdog in tuple(self._watchdogs):
+            watchdog.look(now)
+        self._schedule()
+
+
 class Watchdog:
-    """Made in the exchange's task, ticking from then on; `stop` it when the exchange is over."""
+    """Over one exchange's task. Times are monotonic seconds."""
 
     __slots__ = (
         "_cancelled",
-        "_handle",
-        "_loop",
-        "_now",
         "_task",
-        "_tick_s",
         "_timeouts",
         "expired",
         "last_byte_at",
@@ -41,9 +73,8 @@ class Watchdog:
         "writing_since",
     )
 
-    def __init__(self, timeouts: Timeouts, total_at: float, now: Callable[[], float]) -> None:
+    def __init__(self, timeouts: Timeouts, total_at: float) -> None:
         self._timeouts = timeouts
-        self._now = now
         self.total_at = total_at
         self.limit_at = float("inf")
         self.limit_kind = FailureKind.TOTAL_TIMEOUT
@@ -52,14 +83,10 @@ class Watchdog:
         self.writing_since = 0.0  # 0: not writing
         self.expired: FailureKind | None = None
         self._cancelled = False
-        self._loop = asyncio.get_running_loop()
         self._task = asyncio.current_task()
-        shortest = min(timeouts.first_event_s, timeouts.idle_s, timeouts.silent_s, timeouts.total_s)
-        self._tick_s = min(max(shortest / 4, TICK_S_MIN), TICK_S_MAX)
-        self._handle = self._loop.call_later(self._tick_s, self._tick)
 
     def limit(self, kind: FailureKind, at: float) -> None:
-        """Until the next call: expire as `kind` at `at` (monotonic seconds)."""
+        """Until the next call: expire as `kind` at `at`."""
         self.limit_kind, self.limit_at = kind, at
 
     def relay(self, now: float) -> None:
@@ -68,23 +95,25 @@ class Watchdog:
         self.last_byte_at = self.last_event_at = now
         self.relaying = True
 
-    def stop(self) -> None:
-        self._handle.cancel()
-
     def claim(self) -> FailureKind | None:
-        """In `except CancelledError`: the bound that was passed, if this cancellation was ours alone; else None."""
+        """In `except CancelledError`: the bound that was passed, if this cancellation was ours alone; else None.
+
+        Afterwards nothing is bounded but a write, until `limit` or `relay` says so: what is told of a bound that has
+        passed must not be cancelled by it again.
+        """
         if not self._cancelled:
             return None
-        self._cancelled = False
+        self._cancelled = self.relaying = False
+        self.limit_at = self.total_at = float("inf")
         return self.expired if self._task is not None and self._task.uncancel() == 0 else None
 
-    def _tick(self) -> None:
-        kind = None if self._cancelled else self._passed(self._now())
+    def look(self, now: float) -> None:
+        """Cancel the task if a bound has been passed, once until it is claimed."""
+        kind = None if self._cancelled else self._passed(now)
         if kind is not None and self._task is not None:
             self.expired = kind
             self._cancelled = True
             self._task.cancel()
-        self._handle = self._loop.call_later(self._tick_s, self._tick)
 
     def _passed(self, now: float) -> FailureKind | None:
         if now >= self.limit_at:

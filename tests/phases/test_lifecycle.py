@@ -10,7 +10,7 @@ import pytest
 
 from proxy.config.resolve import parse
 from proxy.core.failure import FailureKind
-from proxy.phases import lifecycle
+from proxy.phases import lifecycle, watchdog
 from proxy.phases.exchange import Exchange
 from proxy.phases.runtime import Runtime
 from proxy.ports import Call, ClientGone, Fault
@@ -204,6 +204,27 @@ async def _sweep(at: Callable[[int], Any], *, first: int = 1) -> None:
             assert step > first, "nothing was swept"
             return
     raise AssertionError("the exchange never ended")
+
+
+async def test_what_is_told_of_a_passed_bound_is_not_cancelled_by_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client is slow to take the refusal: several ticks pass while it is written."""
+    monkeypatch.setattr(watchdog, "TICK_S", 0.01)
+    scene = Scene("429 everywhere")
+    scene.x.headers = {"x-penstock-timeout": "50ms"}
+
+    async def never(_: Call) -> FakeReply:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def slowly(status: int, headers: object, body: bytes) -> None:
+        await asyncio.sleep(0.1)
+        scene.downstream.ends.append(str(status))
+
+    monkeypatch.setattr(scene.upstream, "send", never)
+    monkeypatch.setattr(scene.downstream, "answer", slowly)
+    await scene.run()
+    assert scene.downstream.ends == ["504"]
+    assert scene.log.exchanges[0]["code"] == "upstream_timeout"
 
 
 async def test_a_bug_is_a_500_and_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:
