@@ -1,8 +1,8 @@
 # Two commands for users, `make run` and `make test`; the rest is for those who work on Penstock.
 SHELL := /bin/bash
 PYTHON ?= python3
-PORT ?= 4020
-CONFIG ?= config/routes.yaml
+PORT ?= $(or $(PENSTOCK_PORT),4020)
+CONFIG ?= $(or $(PENSTOCK_CONFIG),config/routes.yaml)
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet

@@ -28,10 +28,11 @@ class BodyRefused(Exception):  # noqa: N818 - likewise
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What went wrong on the wire. ``detail`` is for the log and names no credential."""
+    """What went wrong on the wire. ``detail`` is for the log and names no credential; ``told``: for the client too."""
 
     kind: FailureKind
     detail: str
+    told: bool = False
 
 
 class Downstream(Protocol):

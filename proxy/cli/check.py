@@ -10,7 +10,7 @@ import click
 from proxy.cli.options import EXIT_PROBLEMS, config_option, json_option, tell
 
 
-@click.command(epilog="Example: penstock check --config config/routes.yaml && systemctl reload penstock")
+@click.command(epilog="Example: penstock check --config config/routes.yaml && systemctl restart penstock")
 @config_option
 @json_option
 def command(config: Path, as_json: bool) -> None:

@@ -16,6 +16,8 @@ from proxy.providers.rows import CATALOGUE
 from proxy.terms import Api, ProviderId, RouteName
 
 DEMO_MODEL: Final = "penstock-demo"
+# What start-up prints for clients to set; in the shell that Penstock is started from it is nobody's credential.
+_NO_CREDENTIAL: Final = frozenset({"", "anything"})
 _UNSET: Final[Mapping[str, str]] = {}
 
 
@@ -107,7 +109,7 @@ def _provider(
     address = expand(entry.base_url or row.base_url, environ)
     usual = not address.moved and address.url == expand(row.base_url, _UNSET).url
     key_vars = row.key_vars if entry.api_key is None else (entry.api_key,)
-    holder = next((name for name in key_vars if environ.get(name, "").strip()), None)
+    holder = next((name for name in key_vars if environ.get(name, "").strip() not in _NO_CREDENTIAL), None)
     credential = None if holder is None else environ[holder].strip()
     # Whoever moves a local server by its variable has said where it is; a name of their own network is meant then.
     allow_private = entry.allow_private or (row.local and entry.base_url is None and address.moved)

@@ -71,6 +71,8 @@ def of_status(status: int, report: Report) -> FailureKind:
             return FailureKind.CREDENTIAL_REJECTED
         case 402:
             return FailureKind.QUOTA_EXHAUSTED
+        case 407:  # passed on it would be the client's own proxy that failed
+            return FailureKind.ACCESS_DENIED
         case 403:
             return _of_403(words)
         case 404 | 410:

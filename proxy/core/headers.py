@@ -81,14 +81,15 @@ def to_upstream(inbound: Mapping[str, str], target: Target, api: Api) -> dict[st
     return headers
 
 
-def to_client(upstream: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The headers of an upstream's answer that pass, and its request id under its own name."""
+def to_client(upstream: Iterable[tuple[str, str]], credential: str | None = None) -> list[tuple[str, str]]:
+    """The headers of an upstream's answer that pass, and its request id under its own name; none echoes `credential`."""
     passed: list[tuple[str, str]] = []
     connection = ""
     for name, value in upstream:
         lower = name.lower()
         if lower not in _KEPT_FROM_CLIENT:
-            if not lower.startswith(_PREFIXES_KEPT_FROM_CLIENT) and _is_safe(value):
+            echoes = credential is not None and credential in value
+            if not echoes and not lower.startswith(_PREFIXES_KEPT_FROM_CLIENT) and _is_safe(value):
                 passed.append((name, value))
         elif lower == "x-request-id" and _is_safe(value):
             passed.append(("x-penstock-upstream-request-id", value))

@@ -122,7 +122,7 @@ class AiohttpDownstream:
             response.force_close()  # an unread body must never be taken for the next request
         try:
             await response.prepare(self._request)
-            await response.write_eof(body)
+            await response.write_eof(b"" if self._request.method == "HEAD" else body)
         except ConnectionError as error:
             raise ClientGone from error
 

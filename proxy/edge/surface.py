@@ -23,6 +23,7 @@ from proxy.phases import lifecycle
 from proxy.phases.exchange import Exchange
 from proxy.phases.refuse import refuse
 from proxy.phases.runtime import Runtime
+from proxy.phases.settle import settle
 from proxy.ports import ClientGone
 from proxy.terms import Api, ExchangeId
 
@@ -42,6 +43,9 @@ _MODELS: Final = re.compile(r"(?:/v1)?/models(?:/(.+))?")
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
+LAST_WORDS_S: Final = 2.0  # for telling the clients of what still runs at the end of the drain
+
+
 class Surface:
     """``runtime`` is what a request that begins now runs on. ``running`` counts the exchanges that are under way."""
 
@@ -52,8 +56,18 @@ class Surface:
         self._idle = asyncio.Event()
 
     async def drain(self, patience_s: float) -> None:
-        """Refuse what is new and wait until what runs is over, at most `patience_s`."""
+        """Refuse what is new and wait until what runs is over; after `patience_s` tell what still runs to end."""
         self._draining = True
+        await self._until_idle(patience_s)
+        if self.running:
+            self.runtime.ticker.expire_all(FailureKind.SHUTTING_DOWN)
+            await self._until_idle(LAST_WORDS_S)
+
+    def hurry(self) -> None:
+        """End the drain's patience."""
+        self._idle.set()
+
+    async def _until_idle(self, patience_s: float) -> None:
         self._idle.clear()
         if self.running:
             with contextlib.suppress(TimeoutError):
@@ -73,7 +87,7 @@ class Surface:
         x = _exchange(request, api, runtime)
         if self._draining:
             failure = Failure(FailureKind.SHUTTING_DOWN, "Penstock is shutting down; send the request again.")
-            await _tell(x, failure, downstream)
+            await _tell(x, runtime, failure, downstream)
             return _sent(downstream)
         self.running += 1
         try:
@@ -91,17 +105,16 @@ class Surface:
         if is_get and models is not None:
             return await self._models(request, runtime, unquote(models.group(1) or ""))
         if is_get and path in _LIVE:
-            return web.json_response({"status": "live"})
+            return _json(200, b'{"status":"live"}')
         if is_get and path in _READY:
-            ready = not self._draining
-            return web.json_response({"status": "ready" if ready else "draining"}, status=200 if ready else 503)
+            return _json(503, b'{"status":"draining"}') if self._draining else _json(200, b'{"status":"ready"}')
         if is_get and path == "/health":
             status, body = health_body(runtime.table)
             return _json(status, body)
         known = api is not None or models is not None or path in _PLAIN_PATHS
         failure = _wrong_method(request) if known else _unknown_path(request)
         downstream = AiohttpDownstream(request)
-        await _tell(_exchange(request, api or Api.CHAT, runtime), failure, downstream)
+        await _tell(_exchange(request, api or Api.CHAT, runtime), runtime, failure, downstream)
         return _sent(downstream)
 
     async def _models(self, request: web.BaseRequest, runtime: Runtime, name: str) -> web.StreamResponse:
@@ -117,7 +130,7 @@ class Surface:
             param="model",
         )
         downstream = AiohttpDownstream(request)
-        await _tell(_exchange(request, Api.CHAT, runtime), failure, downstream)
+        await _tell(_exchange(request, Api.CHAT, runtime), runtime, failure, downstream)
         return _sent(downstream)
 
 
@@ -134,11 +147,11 @@ def _sent(downstream: AiohttpDownstream) -> web.StreamResponse:
     return downstream.response or web.Response(status=499)
 
 
-async def _tell(x: Exchange, failure: Failure, downstream: AiohttpDownstream) -> None:
-    try:
+async def _tell(x: Exchange, runtime: Runtime, failure: Failure, downstream: AiohttpDownstream) -> None:
+    """Refuse a request that begins no exchange; it is in the log all the same."""
+    with contextlib.suppress(ClientGone):
         await refuse(x, failure, downstream)
-    except ClientGone:
-        return
+    settle(x, runtime)
 
 
 def _wrong_method(request: web.BaseRequest) -> Failure:
@@ -156,4 +169,4 @@ def _unknown_path(request: web.BaseRequest) -> Failure:
 
 
 def _json(status: int, body: bytes) -> web.Response:
-    return web.Response(status=status, body=body, content_type="application/json")
+    return web.Response(status=status, body=body, content_type="application/json", headers={"server": "penstock"})

@@ -8,6 +8,7 @@ from proxy.core.failure import Failure, FailureKind, Rejected
 from proxy.core.splice import BodyError, read
 from proxy.phases.exchange import Exchange
 from proxy.ports import BodyRefused, Downstream
+from proxy.terms import Api
 
 JSON_BYTES_MAX: Final = 32 * 1024 * 1024
 CHOICES_MAX: Final = 128  # OpenAI's own bound of `n`
@@ -29,7 +30,7 @@ async def accept(x: Exchange, downstream: Downstream) -> None:
     fields = x.body.fields
     x.asked = _model(fields)
     x.streamed = _stream(fields) and x.api in DIALECTS
-    x.choices = _choices(fields)
+    x.choices = _choices(fields) * (_prompts(fields) if x.api is Api.COMPLETIONS else 1)
 
 
 def requested_timeout_s(x: Exchange) -> float | None:
@@ -82,6 +83,12 @@ def _choices(fields: dict[str, Any]) -> int:
     if type(choices) is not int or not 1 <= choices <= CHOICES_MAX:
         raise _bad(f"'n' must be a whole number from 1 to {CHOICES_MAX}, got {_shown(choices)}.", "n")
     return choices
+
+
+def _prompts(fields: dict[str, Any]) -> int:
+    """How many prompts a completions request has: a list of texts or of token lists is one each."""
+    prompt = fields.get("prompt")
+    return len(prompt) if type(prompt) is list and prompt and type(prompt[0]) in (str, list) else 1
 
 
 def _shown(value: object) -> str:

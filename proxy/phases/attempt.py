@@ -29,6 +29,7 @@ async def attempt(x: Exchange, runtime: Runtime, plan: Plan, watchdog: Watchdog)
         if max(step.not_before, runtime.now()) >= x.total_at:
             break  # the deadline is nearer than the wait
         if step.not_before > runtime.now():
+            x.upstream_wait_s += step.not_before - runtime.now()  # waiting is not Penstock's own work
             await asyncio.sleep(step.not_before - runtime.now())
         outcome = await _ask(x, runtime, plan, step, watchdog)
         if isinstance(outcome, Opening):
@@ -76,6 +77,7 @@ async def _ask(x: Exchange, runtime: Runtime, plan: Plan, step: Step, watchdog: 
             reply.close()
         kind = watchdog.claim()
         if kind is None:
+            record.ended = runtime.now()
             raise
         outcome = timeout_failure(target, kind, runtime.now() - started)
     record.ended = runtime.now()

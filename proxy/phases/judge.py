@@ -16,7 +16,7 @@ from proxy.phases.runtime import Runtime
 from proxy.ports import Fault, Reply
 from proxy.providers import errors
 
-ANSWER_BYTES_MAX: Final = 48 * 1024 * 1024  # a whole JSON answer is kept in memory until it is known to be one
+ANSWER_BYTES_MAX: Final = 64 * 1024 * 1024  # a whole JSON answer is kept in memory until it is known to be one
 ERROR_BYTES_MAX: Final = 256 * 1024
 PREFACE_BYTES_MAX: Final = 8 * 1024 * 1024  # comments and empty deltas before content, kept until content comes
 
@@ -175,7 +175,7 @@ async def _read_up_to(reply: Reply, bytes_max: int) -> bytes | Fault:
         parts.append(chunk)
         total += len(chunk)
         if total > bytes_max:
-            return Fault(FailureKind.MALFORMED, f"the body is larger than {bytes_max} bytes")
+            return Fault(FailureKind.MALFORMED, f"its answer is larger than {bytes_max // 1024**2} MiB", told=True)
 
 
 _WIRE_WORDS: Final = {
@@ -193,12 +193,14 @@ _WIRE_WORDS: Final = {
 
 def wire_failure(target: Target, fault: Fault) -> Failure:
     """The failure that a fault on the wire makes; its detail stays in the log."""
-    words = _WIRE_WORDS.get(fault.kind, "failed")
+    words = f"cannot be understood: {fault.detail}" if fault.told else _WIRE_WORDS.get(fault.kind, "failed")
     return Failure(fault.kind, f"{target.name} {words}.", target=target.name, detail=fault.detail)
 
 
 def timeout_failure(target: Target, kind: FailureKind, after_s: float) -> Failure:
     """The failure of an attempt whose time was up before any content."""
+    if kind is FailureKind.SHUTTING_DOWN:
+        return Failure(kind, "Penstock is shutting down; send the request again.", target=target.name)
     what = "sent no content" if kind is FailureKind.FIRST_EVENT_TIMEOUT else "had not answered"
     return Failure(kind, f"{target.name} {what} within {after_s:.1f} s.", target=target.name)
 

@@ -32,6 +32,7 @@ async def refuse(x: Exchange, failure: Failure, downstream: Downstream) -> None:
     if x.plan is not None and x.plan.route is not None:
         headers.append(("x-penstock-route", x.plan.route))
     if x.attempts:
+        headers.append(("x-penstock-provider", x.attempts[-1].target.provider.id))
         headers.append(("x-penstock-attempts", str(len(x.attempts))))
     await downstream.answer(x.status, headers, _body(x, failure))
 

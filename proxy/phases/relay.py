@@ -42,7 +42,10 @@ class Relay:
         x.first_event_at = now
         x.commitment = Commitment.CONTENT
         x.overhead_s = now - x.started - x.upstream_wait_s
-        sent = [*headers.to_client(opening.reply.header_pairs), *_own_headers(x, opening.target)]
+        sent = [
+            *headers.to_client(opening.reply.header_pairs, opening.target.provider.credential),
+            *_own_headers(x, opening.target),
+        ]
         if "content-type" not in opening.reply.headers:
             sent.append(("content-type", "application/json" if opening.tap is None else "text/event-stream"))
         self.watchdog.relay(now)
@@ -162,6 +165,8 @@ _SHOWN_AS_THEY_ARE: Final = "".join(chr(code) for code in range(0x21, 0x7F))
 
 
 def _out_of_time(target: Target, kind: FailureKind) -> Failure:
+    if kind is FailureKind.SHUTTING_DOWN:
+        return Failure(kind, "Penstock is shutting down; the answer is incomplete.", target=target.name)
     what = "sent nothing for too long" if kind is FailureKind.STALLED else "took longer than the request may take"
     return Failure(kind, f"{target.name} {what}; the answer is incomplete.", target=target.name)
 

@@ -42,6 +42,11 @@ class Ticker:
     def release(self, watchdog: "Watchdog") -> None:
         self._watchdogs.discard(watchdog)
 
+    def expire_all(self, kind: FailureKind) -> None:
+        """Let every exchange end now, as `kind`."""
+        for watchdog in tuple(self._watchdogs):
+            watchdog.expire(kind)
+
     def _schedule(self) -> None:
         delay_s = TICK_S * (1 + len(self._watchdogs) // EXCHANGES_A_TICK)
         asyncio.get_running_loop().call_later(delay_s, self._tick)
@@ -108,9 +113,14 @@ class Watchdog:
         return self.expired if self._task is not None and self._task.uncancel() == 0 else None
 
     def look(self, now: float) -> None:
-        """Cancel the task if a bound has been passed, once until it is claimed."""
-        kind = None if self._cancelled else self._passed(now)
-        if kind is not None and self._task is not None:
+        """Cancel the task if a bound has been passed."""
+        kind = self._passed(now)
+        if kind is not None:
+            self.expire(kind)
+
+    def expire(self, kind: FailureKind) -> None:
+        """Cancel the task, as `kind`, once until it is claimed."""
+        if not self._cancelled and self._task is not None:
             self.expired = kind
             self._cancelled = True
             self._task.cancel()

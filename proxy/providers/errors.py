@@ -74,7 +74,7 @@ def failure(
     return Failure(
         kind,
         f"{target} answered: {said}",
-        param=report.param or None,
+        param=redact.text(report.param, secrets) or None,
         target=target,
         retry_after_s=report.retry_after_s,
         upstream_status=status,

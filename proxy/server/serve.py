@@ -15,6 +15,7 @@ from aiohttp import http_parser, web
 
 from proxy.config.resolve import with_demo
 from proxy.core.routing import RoutingTable
+from proxy.edge.protocol import HttpServer
 from proxy.edge.surface import Surface
 from proxy.ports import ExchangeLog
 from proxy.server.build import build_log, build_runtime
@@ -26,6 +27,7 @@ LINE_BYTES_MAX: Final = 4 * 1024
 FIELD_BYTES_MAX: Final = 16 * 1024
 FIELDS_MAX: Final = 64
 READ_BYTES: Final = 64 * 1024
+CLEANUP_S: Final = 0.5  # for connections that the drain has left; their exchanges are over
 BACKLOG: Final = 1024
 SEND_BUFFER_BYTES: Final = 128 * 1024  # the kernel would let it grow to 4 MiB for a client that reads slowly
 
@@ -72,8 +74,9 @@ class Service:
         self._upstream = UpstreamClient()
         runtime = build_runtime(self.table, self._upstream, self.log)
         surface = self._surface = Surface(runtime)
-        server = web.Server(
+        server = HttpServer(
             surface.handle,
+            lambda reason: self.log.event("refused what is not HTTP", reason=reason),
             handler_cancellation=True,
             keepalive_timeout=KEEPALIVE_S,
             access_log=None,
@@ -84,7 +87,7 @@ class Service:
             read_bufsize=READ_BYTES,
             lingering_time=2.0,
         )
-        self._runner = web.ServerRunner(server, handle_signals=False)
+        self._runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=CLEANUP_S)
         await self._runner.setup()
         listener = _listener(self.options.host, self.options.port)
         self.port = listener.getsockname()[1]
@@ -108,6 +111,11 @@ class Service:
             await self._upstream.close()
         if self._simulator is not None:
             await self._simulator.stop()
+
+    def hurry(self) -> None:
+        """Whoever asks twice wants it at once."""
+        if self._surface is not None:
+            self._surface.hurry()
 
 
 def refuse_open_bind(host: str) -> None:
@@ -152,14 +160,21 @@ def settle_memory() -> None:
 
 
 async def serve(service: Service) -> None:
-    """Serve until SIGTERM or SIGINT."""
+    """Serve until SIGTERM or SIGINT; the second one ends the drain's patience. A hang-up is no reason to stop."""
     stop = asyncio.Event()
+
+    def asked_to_stop() -> None:
+        if stop.is_set():
+            service.hurry()
+        stop.set()
+
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    await service.start()
-    settle_memory()
+        loop.add_signal_handler(number, asked_to_stop)
+    loop.add_signal_handler(signal.SIGHUP, lambda: service.log.event("SIGHUP: there is no reload yet; restart instead"))
     try:
+        await service.start()
+        settle_memory()
         await stop.wait()
     finally:
         await service.stop()

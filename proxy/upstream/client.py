@@ -9,12 +9,14 @@ import asyncio
 import contextvars
 import itertools
 import ssl
+import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any, Final
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.client_reqrep import ClientRequest
+from aiohttp.connector import Connection
 from multidict import CIMultiDictProxy
 from yarl import URL
 
@@ -30,6 +32,7 @@ FIELDS_MAX: Final = 256
 KEEPALIVE_S: Final = 30.0  # below the 60 to 75 s after which common servers close idle connections
 LAST_CHUNK_S: Final = 0.1  # how long an answer that is over may take to end its body before its connection is dropped
 INFLATED_STEPS_MAX: Final = 16  # of what was left when a compressed body broke: 4 MiB
+STALE_S: Final = 0.5  # a kept connection that closes later than this after the request was at work on it
 LARGE_BODY_BYTES: Final = 512 * 1024  # written in slices above this, so that the loop turns in between
 
 # Whether the call being sent has opened its connection itself: only one that was kept may be stale.
@@ -37,7 +40,19 @@ _CONNECTED: contextvars.ContextVar[bool] = contextvars.ContextVar("connected", d
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Notes in the context of the call that a connection was opened for it."""
+    """Notes in the context of the call that a connection was opened for it, and keeps none that has spoken unasked.
+
+    What comes on an idle connection (a second answer glued to the last bytes of the first, a 408) would be taken for the
+    answer to the next request; aiohttp looks at it when a connection is given back, not when it is taken again.
+    """
+
+    async def connect(self, req: ClientRequest, traces: list[Any], timeout: aiohttp.ClientTimeout) -> Connection:  # noqa: ASYNC109 - aiohttp's signature
+        while True:
+            connection = await super().connect(req, traces, timeout)
+            protocol = connection.protocol
+            if _CONNECTED.get() or protocol is None or not protocol.should_close:
+                return connection
+            connection.close()
 
     async def _create_connection(
         self,
@@ -65,6 +80,7 @@ class UpstreamClient:
         """Send one call and wait for the response head."""
         session = self._fresh if call.fresh else self._pooled
         _CONNECTED.set(False)
+        began = time.monotonic()
         try:
             response = await session.request(
                 "POST",
@@ -76,7 +92,8 @@ class UpstreamClient:
             )
         except faults.EXPECTED as error:
             fault = faults.of_head(error)
-            if fault.kind is FailureKind.RESET_BEFORE_HEAD and not _CONNECTED.get():
+            quickly = time.monotonic() - began < STALE_S
+            if fault.kind is FailureKind.RESET_BEFORE_HEAD and quickly and not _CONNECTED.get():
                 return Fault(FailureKind.STALE_CONNECTION, fault.detail)
             return fault
         return self._checked(response)
@@ -202,7 +219,7 @@ class AiohttpReply:
                     return b"" if inflater.finished else Fault(FailureKind.TRUNCATED, "the compressed body was cut")
                 self._pending = inflater.feed(chunk)
         except CodingError as error:
-            return Fault(FailureKind.MALFORMED, str(error))
+            return Fault(FailureKind.MALFORMED, str(error), told=True)
 
 
 def _framing_problem(headers: Mapping[str, str]) -> str | None:

@@ -248,6 +248,39 @@ async def test_models(prefix: str, gateway: Gateway) -> None:
     assert (await get(gateway.port, f"{prefix}/models/sim%2Fplain")).json()["id"] == "sim/plain"
 
 
+RAW = [
+    b"GET /v1/models HTTP/1.1\r\nhost: x\r\nauthorization: Bearer canary-secret\x01\r\n\r\n",
+    b"GET /v1/models HTTP/1.1\r\nhost: x\r\nx-api-key : canary-secret\r\n\r\n",
+    b"GET /v1/models HTTP/1.1\r\nhost: x\r\nauthorization: canary-secret" + b"x" * 20_000 + b"\r\n\r\n",
+    b"GET /" + b"x" * 8000 + b" HTTP/1.1\r\nhost: x\r\nx-api-key: canary-secret\r\n\r\n",
+    b"POST /v1/models HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+    b"canary-secret\r\n\r\n",
+]
+
+
+@pytest.mark.parametrize("raw", RAW, ids=range(len(RAW)))
+async def test_what_is_not_http_is_told_so_and_quoted_nowhere(
+    raw: bytes, gateway: Gateway, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    client = await Connection.open(gateway.port)
+    client.writer.write(raw)
+    answer = await client.answer()
+    await client.close()
+    assert (answer.status, answer.error["code"]) == (400, "invalid_request")
+    assert b"canary-secret" not in answer.raw
+    assert "canary-secret" not in caplog.text + "".join(capfd.readouterr())
+
+
+@pytest.mark.parametrize("path", ["/nope", "/v1/chat/completions", "/v1/models/nope", "/v1/models", "/health"])
+async def test_head_has_no_body(path: str, gateway: Gateway) -> None:
+    client = await Connection.open(gateway.port)
+    client.writer.write(f"HEAD {path} HTTP/1.1\r\nhost: x\r\n\r\nGET /livez HTTP/1.1\r\nhost: x\r\n\r\n".encode())
+    raw = await client.until(b'{"status":"live"}')
+    assert raw.count(b"\r\n\r\n") == 2
+    assert raw.split(b"\r\n\r\n")[1].startswith(b"HTTP/1.1 200")
+    await client.close()
+
+
 @pytest.mark.parametrize("path", ["/livez", "/health/live", "/health/liveness", "/health/liveliness", "/readyz"])
 async def test_health(path: str, gateway: Gateway) -> None:
     assert (await get(gateway.port, path)).status == 200

@@ -93,6 +93,12 @@ async def test_f052_of_two_choices_one_is_cut(gateway: Gateway) -> None:
     _is_broken(await gateway.ask("sim/n-cut:3", stream=True, n=2), "upstream_incomplete")
 
 
+async def test_of_several_prompts_one_is_cut(gateway: Gateway) -> None:
+    """Each prompt of a completions request is a choice of its own."""
+    answer = await gateway.ask("sim/n-cut:3", stream=True, path=COMPLETIONS, prompt=["a", "b"])
+    _is_broken(answer, "upstream_incomplete")
+
+
 def _is_broken(answer: Answer, code: str) -> None:
     assert answer.status == 200
     assert answer.end == "eof", "the last chunk must be missing"

@@ -248,6 +248,30 @@ async def test_f007_a_stale_connection_is_replaced_once(start: Start, way: str) 
     server.close()
 
 
+async def test_a_close_after_long_work_is_no_stale_connection(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second request was at work when its kept connection closed: it is not sent again."""
+    monkeypatch.setattr("proxy.upstream.client.STALE_S", 0.05)
+    got = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal got
+        for turn in range(2):
+            head = await reader.readuntil(b"\r\n\r\n")
+            await reader.readexactly(int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0]))
+            got += 1
+            if turn == 0:
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}")
+        await asyncio.sleep(0.2)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    gateway = await start(_config({"own": f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"}))
+    assert (await gateway.ask("route")).status == 200
+    assert (await gateway.ask("route")).status == 502
+    assert got == 2
+    server.close()
+
+
 async def test_f013_glued_bytes_never_become_an_answer(gateway: Gateway, upstream: Simulator) -> None:
     glued = await gateway.ask("sim/glued")
     assert glued.status == 200
@@ -255,6 +279,43 @@ async def test_f013_glued_bytes_never_become_an_answer(gateway: Gateway, upstrea
     after = await gateway.ask("sim/plain")
     assert after.json()["model"] == "plain"
     assert b"glued" not in after.body
+
+
+@pytest.mark.parametrize("when", ["glued", "late", "unsolicited 408"])
+async def test_f013_what_comes_unasked_is_never_the_next_answer(when: str, start: Start) -> None:
+    """A second answer behind the last bytes of the first, or on the idle connection, belongs to nobody."""
+
+    def answer(word: bytes) -> bytes:
+        body = b'{"choices":[],"word":"%b"}' % word
+        return b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
+
+    surplus = answer(b"poison")
+    if when == "unsolicited 408":
+        surplus = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                await reader.readexactly(int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0]))
+                own = answer(b"own")
+                writer.write(own[:-3])
+                await asyncio.sleep(0.02)
+                if when == "glued":
+                    writer.write(own[-3:] + surplus)
+                else:
+                    writer.write(own[-3:])
+                    await asyncio.sleep(0.02)
+                    writer.write(surplus)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    gateway = await start(_config({"own": f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"}))
+    for _ in range(4):
+        got = await gateway.ask("route")
+        assert (got.status, got.json()["word"]) == (200, "own")
+        assert got.headers["x-penstock-attempts"] == "1"
+        await asyncio.sleep(0.05)
+    server.close()
 
 
 async def test_f014_interim_answers_are_skipped(gateway: Gateway) -> None:

@@ -108,6 +108,34 @@ async def test_a_signal_lets_running_streams_finish_and_exits_0(number: signal.S
         await idle.close()
 
 
+async def test_what_outlives_the_drain_is_told_so_in_its_stream(tmp_path: Path) -> None:
+    with _serving("--config", _config(tmp_path, "routes: {}"), "--demo", "--drain", "300ms") as (process, port, _):
+        client = await Connection.open(port)
+        client.post(CHAT, orjson.dumps({"model": "demo/paced:2000:50ms", "stream": True, "messages": []}))
+        await client.until(b'"content":"')
+        began = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        answer = await client.answer()
+        assert (answer.end, answer.last_error["code"]) == ("eof", "shutting_down")
+        assert process.wait(timeout=5) == 0
+        assert time.monotonic() - began < 3
+        await client.close()
+
+
+async def test_a_second_signal_ends_the_patience(tmp_path: Path) -> None:
+    with _serving("--config", _config(tmp_path, "routes: {}"), "--demo", "--drain", "60s") as (process, port, _):
+        client = await Connection.open(port)
+        client.post(CHAT, orjson.dumps({"model": "demo/paced:2000:50ms", "stream": True, "messages": []}))
+        await client.until(b'"content":"')
+        process.send_signal(signal.SIGHUP)
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+        process.send_signal(signal.SIGTERM)
+        assert (await client.answer()).last_error["code"] == "shutting_down"
+        assert process.wait(timeout=5) == 0
+        await client.close()
+
+
 async def test_readiness_fails_while_draining_and_new_work_is_refused(tmp_path: Path) -> None:
     with _serving("--config", _config(tmp_path, "routes: {}"), "--demo", "--drain", "5s") as (process, port, _):
         client, second, third = [await Connection.open(port) for _ in range(3)]
