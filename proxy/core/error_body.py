@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import orjson
 
-from proxy.core.failure import Again, Failure, FailureKind
+from proxy.core.failure import Failure, FailureKind
 from proxy.terms import Api
 
 RAW_CHARS_MAX: Final = 4096
@@ -92,11 +92,6 @@ def event(failure: Failure, api: Api) -> bytes:
         case _:
             error = {"message": failure.message, "type": _type(status, _OPENAI_TYPES), "code": code, "param": None}
             return b"data: " + _dumps({"error": error}) + b"\n\n"
-
-
-def may_repeat(failure: Failure) -> bool:
-    """Whether the failure's row lets the same target be asked again."""
-    return failure.row.again is not Again.NEVER
 
 
 def _dumps(document: dict[str, Any]) -> bytes:

@@ -188,7 +188,6 @@ class Failure:
     retry_after_s: float | None = None
     upstream_status: int | None = None
     upstream_body: bytes | None = None
-    upstream_content_type: str | None = None
     detail: str | None = None
     named_directly: bool = False  # the client named this very model, so a 404 is its own
 

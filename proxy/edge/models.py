@@ -4,7 +4,8 @@ from typing import Any
 
 import orjson
 
-from proxy.core.routing import RoutingTable, listing
+from proxy.core.routing import Plan, RoutingTable, listing, plan
+from proxy.terms import Api
 
 # OpenAI's shape has a creation time; routes have none, and a constant keeps the listing the same between restarts.
 _CREATED = 1_700_000_000
@@ -16,10 +17,14 @@ def models_body(table: RoutingTable) -> bytes:
 
 
 def model_body(table: RoutingTable, name: str) -> bytes | None:
-    """One model's object; None where that name is not listed."""
+    """One model's object; None where no request could use that name, listed or not."""
     for known, owner in listing(table):
         if known == name:
             return orjson.dumps(_model(known, owner))
+    for api in Api:
+        found = plan(table, name, api)
+        if isinstance(found, Plan):
+            return orjson.dumps(_model(name, found.targets[0].provider.id))
     return None
 
 

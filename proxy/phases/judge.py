@@ -38,7 +38,7 @@ async def judge(
     """Branch on what kind of answer this is."""
     content_type = reply.headers.get("content-type", "").partition(";")[0].strip().lower()
     if not 200 <= reply.status < 300:
-        return await _refusal(runtime, target, reply, content_type)
+        return await _refusal(runtime, target, reply)
     is_json = content_type == "application/json" or content_type.endswith("+json")
     if not x.streamed:
         if content_type == "text/event-stream":
@@ -80,7 +80,7 @@ async def _whole(x: Exchange, runtime: Runtime, target: Target, reply: Reply, co
         shown = content_type or "no content-type"
         return _malformed(target, f"its answer is not JSON ({len(body)} bytes of {shown})")
     if errors.is_error(document):
-        return _error_inside(runtime, target, document, body, content_type)
+        return _error_inside(runtime, target, document, body)
     if type(document) is dict:
         x.figures = usage.find(document)
     return Opening(target, reply, body, None, ended=True)
@@ -96,11 +96,11 @@ async def _no_stream(runtime: Runtime, target: Target, reply: Reply, content_typ
         except ValueError:
             document = None
         if errors.is_error(document):
-            return _error_inside(runtime, target, document, body, content_type)
+            return _error_inside(runtime, target, document, body)
     return _malformed(target, f"it answered {content_type} to a request for a stream")
 
 
-async def _refusal(runtime: Runtime, target: Target, reply: Reply, content_type: str) -> Failure:
+async def _refusal(runtime: Runtime, target: Target, reply: Reply) -> Failure:
     body = await _read_up_to(reply, ERROR_BYTES_MAX)
     raw = b"" if isinstance(body, Fault) else body
     kind, report = errors.of_answer(reply.status, reply.headers, raw, runtime.wall())
@@ -117,12 +117,11 @@ async def _refusal(runtime: Runtime, target: Target, reply: Reply, content_type:
         target=target.name,
         status=reply.status,
         body=raw,
-        content_type=content_type,
         secrets=_secrets(target),
     )
 
 
-def _error_inside(runtime: Runtime, target: Target, document: Any, body: bytes, content_type: str) -> Failure:
+def _error_inside(runtime: Runtime, target: Target, document: Any, body: bytes) -> Failure:
     if type(document) is list:
         document = document[0]
     kind, report, status = errors.of_document(document, runtime.wall())
@@ -132,7 +131,6 @@ def _error_inside(runtime: Runtime, target: Target, document: Any, body: bytes, 
         target=target.name,
         status=status,
         body=body,
-        content_type=content_type,
         secrets=_secrets(target),
     )
 
@@ -141,7 +139,7 @@ def stream_failure(runtime: Runtime, target: Target, tap: StreamTap) -> Failure:
     """The failure that a tap's fault makes."""
     match tap.fault:
         case _ if tap.error is not None:
-            return _error_inside(runtime, target, tap.error, _dumped(tap.error), "application/json")
+            return _error_inside(runtime, target, tap.error, _dumped(tap.error))
         case StreamFault.MALFORMED:
             return _malformed(target, "it sent an event whose data is not a JSON object")
         case StreamFault.EMPTY:

@@ -66,7 +66,6 @@ def failure(
     target: str,
     status: int,
     body: bytes,
-    content_type: str,
     secrets: tuple[str, ...],
 ) -> Failure:
     """The failure that a report makes, its words without secrets and then bounded: a cut secret would not be found."""
@@ -79,7 +78,6 @@ def failure(
         retry_after_s=report.retry_after_s,
         upstream_status=status,
         upstream_body=redact.body(body, secrets, shapes=kind is FailureKind.CREDENTIAL_REJECTED),
-        upstream_content_type=content_type,
     )
 
 

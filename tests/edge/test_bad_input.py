@@ -246,6 +246,7 @@ async def test_models(prefix: str, gateway: Gateway) -> None:
     assert set(listed["data"][0]) == {"id", "object", "created", "owned_by"}
     assert (await get(gateway.port, f"{prefix}/models/sim/plain")).json()["id"] == "sim/plain"
     assert (await get(gateway.port, f"{prefix}/models/sim%2Fplain")).json()["id"] == "sim/plain"
+    assert (await get(gateway.port, f"{prefix}/models/sim/unlisted")).json()["owned_by"] == "sim"
 
 
 RAW = [

@@ -220,9 +220,7 @@ HOSTILE = [
 @pytest.mark.parametrize("status", [400, 403, 404, 429, 500])
 def test_hostile_bodies_never_raise(status: int, body: bytes) -> None:
     kind, report = errors.of_answer(status, {"retry-after": "\0"}, body, NOW)
-    said = errors.failure(
-        kind, report, target="t", status=status, body=body, content_type="application/json", secrets=("secret-secret",)
-    )
+    said = errors.failure(kind, report, target="t", status=status, body=body, secrets=("secret-secret",))
     assert len(said.message) <= errors.MESSAGE_CHARS_MAX + 20
     try:
         document = orjson.loads(body)
@@ -276,9 +274,7 @@ def test_a_message_is_bounded_and_without_secrets() -> None:
             orjson.dumps({"error": {"message": f"{'x' * pad} {secret}"}}),
         ):
             kind, report = errors.of_answer(400, {}, body, NOW)
-            failure = errors.failure(
-                kind, report, target="p/m", status=400, body=body, content_type="text/plain", secrets=(secret,)
-            )
+            failure = errors.failure(kind, report, target="p/m", status=400, body=body, secrets=(secret,))
             assert secret[:8] not in failure.message
             assert failure.upstream_body is not None
             assert secret.encode() not in failure.upstream_body
@@ -286,9 +282,7 @@ def test_a_message_is_bounded_and_without_secrets() -> None:
 
 
 def test_an_answer_without_words_says_its_status() -> None:
-    failure = errors.failure(
-        FailureKind.SERVER_ERROR, Report(), target="p/m", status=500, body=b"", content_type="", secrets=()
-    )
+    failure = errors.failure(FailureKind.SERVER_ERROR, Report(), target="p/m", status=500, body=b"", secrets=())
     assert failure.message == "p/m answered: status 500 without a message"
     assert failure.upstream_body == b""
 
