@@ -21,6 +21,10 @@ ERROR_BYTES_MAX: Final = 256 * 1024
 PREFACE_BYTES_MAX: Final = 8 * 1024 * 1024  # comments and empty deltas before content, kept until content comes
 
 
+_BLANK: Final = b"\xef\xbb\xbf \t\r\n"
+_FIELDS: Final = (b"data:", b"event:", b"id:", b"retry:", b":")
+
+
 @dataclass(slots=True)
 class Opening:
     """A target's answer that has begun: ``held`` is to be sent first. ``tap`` None: ``held`` is the whole answer."""
@@ -39,22 +43,33 @@ async def judge(
     content_type = reply.headers.get("content-type", "").partition(";")[0].strip().lower()
     if not 200 <= reply.status < 300:
         return await _refusal(runtime, target, reply)
-    is_json = content_type == "application/json" or content_type.endswith("+json")
     if not x.streamed:
         if content_type == "text/event-stream":
             return _malformed(target, "it sent a stream in answer to a request for one JSON body")
         return await _whole(x, runtime, target, reply, content_type)
-    if is_json or content_type in ("text/html", "text/plain"):
-        return await _no_stream(runtime, target, reply, content_type)
+    head = await reply.read()
+    if isinstance(head, Fault):
+        return wire_failure(target, head)
+    if not _is_event_stream(content_type, head):
+        return await _no_stream(runtime, target, reply, head)
     tap = StreamTap(DIALECTS[x.api], choices=x.choices, withhold_usage=withhold_usage)
-    return await _first_content(runtime, target, reply, tap)
+    return await _first_content(runtime, target, reply, tap, head)
 
 
-async def _first_content(runtime: Runtime, target: Target, reply: Reply, tap: StreamTap) -> Opening | Failure:
+def _is_event_stream(content_type: str, head: bytes) -> bool:
+    """By its first bytes, and only then by its label: errors come as bare JSON in an event stream, and streams as JSON."""
+    start = head.lstrip(_BLANK)
+    if start.startswith(_FIELDS):
+        return True
+    return start[:1] not in (b"{", b"[", b"<") and content_type not in ("application/json", "text/html", "text/plain")
+
+
+async def _first_content(
+    runtime: Runtime, target: Target, reply: Reply, tap: StreamTap, chunk: bytes | Fault
+) -> Opening | Failure:
     held: list[bytes] = []
     held_bytes = 0
     while True:
-        chunk = await reply.read()
         if isinstance(chunk, Fault):
             tap.finish(clean=False)
             return wire_failure(target, chunk)
@@ -68,6 +83,7 @@ async def _first_content(runtime: Runtime, target: Target, reply: Reply, tap: St
             return stream_failure(runtime, target, tap)
         if held_bytes > PREFACE_BYTES_MAX:
             return _malformed(target, f"it sent {held_bytes} bytes without any content")
+        chunk = await reply.read()
 
 
 async def _whole(x: Exchange, runtime: Runtime, target: Target, reply: Reply, content_type: str) -> Opening | Failure:
@@ -86,9 +102,9 @@ async def _whole(x: Exchange, runtime: Runtime, target: Target, reply: Reply, co
     return Opening(target, reply, body, None, ended=True)
 
 
-async def _no_stream(runtime: Runtime, target: Target, reply: Reply, content_type: str) -> Failure:
+async def _no_stream(runtime: Runtime, target: Target, reply: Reply, head: bytes) -> Failure:
     """A 200 that is no stream though one was asked for: often an error that forgot its status."""
-    body = await _read_up_to(reply, ERROR_BYTES_MAX)
+    body = await _read_up_to(reply, ERROR_BYTES_MAX, head)
     document: Any = None
     if not isinstance(body, Fault):
         try:
@@ -97,7 +113,7 @@ async def _no_stream(runtime: Runtime, target: Target, reply: Reply, content_typ
             document = None
         if errors.is_error(document):
             return _error_inside(runtime, target, document, body)
-    return _malformed(target, f"it answered {content_type} to a request for a stream")
+    return _malformed(target, "it sent no stream of events though one was asked for")
 
 
 async def _refusal(runtime: Runtime, target: Target, reply: Reply) -> Failure:
@@ -161,9 +177,9 @@ def _dumped(document: dict[str, Any]) -> bytes:
         return b""
 
 
-async def _read_up_to(reply: Reply, bytes_max: int) -> bytes | Fault:
-    parts: list[bytes] = []
-    total = 0
+async def _read_up_to(reply: Reply, bytes_max: int, head: bytes = b"") -> bytes | Fault:
+    parts: list[bytes] = [head] if head else []
+    total = len(head)
     while True:
         chunk = await reply.read()
         if isinstance(chunk, Fault):

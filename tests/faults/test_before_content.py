@@ -318,6 +318,38 @@ async def test_f013_what_comes_unasked_is_never_the_next_answer(when: str, start
     server.close()
 
 
+@pytest.mark.parametrize(
+    ("label", "body", "status", "code"),
+    [
+        ("text/event-stream", b'{"error":{"message":"slow down","code":429}}', 429, "rate_limit_exceeded"),
+        ("text/event-stream", b'\n{"error":"busy","code":"rate_limit"}', 429, "rate_limit_exceeded"),
+        ("application/json", b'data: {"choices":[{"delta":{"content":"a"}}]}\n\ndata: [DONE]\n\n', 200, ""),
+        ("text/plain", b': hi\n\ndata: {"choices":[{"delta":{"content":"a"}}]}\n\ndata: [DONE]\n\n', 200, ""),
+        ("text/event-stream", b"<html>please log in</html>", 502, "upstream_protocol"),
+    ],
+)
+async def test_what_is_a_stream_is_told_by_its_bytes(
+    label: str, body: bytes, status: int, code: str, start: Start
+) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0]))
+        length = f"content-type: {label}\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        writer.write(b"HTTP/1.1 200 OK\r\n" + length.encode() + body)
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    gateway = await start(_config({"own": f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"}))
+    answer = await gateway.ask("route", stream=True)
+    assert answer.status == status
+    if code:
+        assert answer.error["code"] == code
+    else:
+        assert answer.body == body
+    server.close()
+
+
 async def test_f014_interim_answers_are_skipped(gateway: Gateway) -> None:
     for stream in (False, True):
         answer = await gateway.ask("sim/early-hints", stream=stream)
