@@ -12,7 +12,6 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any, Final, TextIO
 
 import orjson
@@ -20,6 +19,7 @@ import orjson
 from proxy.core import redact
 
 FLUSH_S: Final = 0.05
+UNTOLD_MAX: Final = 16
 BACKLOG_BYTES_MAX: Final = 4 * 1024 * 1024
 CLOSE_S: Final = 1.0  # how long the last lines may take when the process ends
 
@@ -32,7 +32,8 @@ class Log:
     def __init__(self, stream: TextIO, *, readable: bool | None = None) -> None:
         self._descriptor = stream.fileno()
         self._readable = stream.isatty() if readable is None else readable
-        self._lines: list[bytes | Callable[[], bytes]] = []
+        self._untold: list[tuple[Callable[[], Mapping[str, object]], float]] = []
+        self._lines: list[bytes] = []
         self._scheduled = False
         self._dropped = 0
         self._backlog = 0
@@ -41,7 +42,12 @@ class Log:
         self._writer.start()
 
     def exchange(self, tell: Callable[[], Mapping[str, object]]) -> None:
-        self._put(partial(_exchange_line, tell, time.time(), readable=self._readable))
+        # Many lines are made at once: in the middle of an exchange the same work costs twice as much, on cold caches.
+        # But not too many: until then the exchanges that they tell of are kept alive.
+        self._untold.append((tell, time.time()))
+        if len(self._untold) >= UNTOLD_MAX:
+            self._tell()
+        self._schedule()
 
     def event(self, message: str, **facts: object) -> None:
         """Something that happened to the process."""
@@ -58,8 +64,15 @@ class Log:
         self._queue.put(None)
         self._writer.join(CLOSE_S)
 
-    def _put(self, line: bytes | Callable[[], bytes]) -> None:
+    def _tell(self) -> None:
+        untold, self._untold = self._untold, []
+        self._lines += [_exchange_line(tell, at, readable=self._readable) for tell, at in untold]
+
+    def _put(self, line: bytes) -> None:
         self._lines.append(line)
+        self._schedule()
+
+    def _schedule(self) -> None:
         if self._scheduled:
             return
         try:
@@ -72,6 +85,7 @@ class Log:
 
     def _flush(self) -> None:
         self._scheduled = False
+        self._tell()
         if not self._lines:
             return
         lines, self._lines = self._lines, []
@@ -81,8 +95,7 @@ class Log:
         if self._dropped:
             lines.append(_json("warning", "event", {"message": "log lines dropped", "lines": self._dropped}))
             self._dropped = 0
-        # Made here, many at once: in the middle of an exchange the same work costs twice as much, on cold caches.
-        batch = b"\n".join([*(line if isinstance(line, bytes) else line() for line in lines), b""])
+        batch = b"\n".join([*lines, b""])
         self._backlog += len(batch)
         self._queue.put(batch)
 

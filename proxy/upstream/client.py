@@ -10,7 +10,7 @@ import contextvars
 import itertools
 import ssl
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from typing import Any, Final
 
 import aiohttp
@@ -35,6 +35,7 @@ INFLATED_STEPS_MAX: Final = 16  # of what was left when a compressed body broke:
 STALE_S: Final = 0.5  # a kept connection that closes later than this after the request was at work on it
 LARGE_BODY_BYTES: Final = 512 * 1024  # written in slices above this, so that the loop turns in between
 
+_NONE: Final[list[str]] = []
 # Whether the call being sent has opened its connection itself: only one that was kept may be stale.
 _CONNECTED: contextvars.ContextVar[bool] = contextvars.ContextVar("connected", default=False)
 
@@ -125,8 +126,11 @@ class UpstreamClient:
         )
 
     def _checked(self, response: aiohttp.ClientResponse) -> "AiohttpReply | Fault":
-        problem = _framing_problem(response.headers)
-        coding = response.headers.get("Content-Encoding", "identity").strip().lower()
+        headers = response.headers
+        problem = _framing_problem(headers)
+        if problem is None and "Content-Encoding" not in headers:
+            return AiohttpReply(response, None, self._lingering)
+        coding = headers.get("Content-Encoding", "").strip().lower()
         if problem is None and coding not in ("", "identity") and not is_known(coding):
             problem = f"content-encoding {coding[:40]!r} came though identity was asked for"
         if problem is not None:
@@ -222,11 +226,10 @@ class AiohttpReply:
             return Fault(FailureKind.MALFORMED, str(error), told=True)
 
 
-def _framing_problem(headers: Mapping[str, str]) -> str | None:
+def _framing_problem(headers: CIMultiDictProxy[str]) -> str | None:
     """Two ways to tell where a body ends are one too many (RFC 9112, section 6.3)."""
-    assert isinstance(headers, CIMultiDictProxy)  # noqa: S101 - what aiohttp gives
-    lengths = headers.getall("Content-Length", [])
-    if len(set(lengths)) > 1:
+    lengths = headers.getall("Content-Length", _NONE)
+    if len(lengths) > 1 and len(set(lengths)) > 1:
         return "the answer has several content-lengths"
     if lengths and "Transfer-Encoding" in headers:
         return "the answer has both content-length and transfer-encoding"
