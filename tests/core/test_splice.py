@@ -317,15 +317,10 @@ REFUSED = {
 
 @pytest.mark.parametrize(("raw", "words"), REFUSED.values(), ids=REFUSED)
 def test_what_is_no_request_is_refused_quickly(raw: bytes, words: str) -> None:
-    took = []
-    for _ in range(3):  # the bound is ours, a stolen time slice is the machine's
-        began = time.perf_counter()
-        with pytest.raises(BodyError):
-            read(raw)
-        took.append(time.perf_counter() - began)
-    assert min(took) < 0.05
+    began = time.perf_counter()
     with pytest.raises(BodyError) as refusal:
         read(raw)
+    assert time.perf_counter() - began < 0.05
     assert words in str(refusal.value)
     assert len(str(refusal.value)) < 200
 

@@ -149,13 +149,10 @@ async def test_f036_a_finish_without_done_is_an_end_and_nothing_is_added(gateway
 
 
 async def test_f042_after_done_the_client_is_finished_at_once(gateway: Gateway, upstream: Simulator) -> None:
-    took = []
-    for _ in range(3):  # the bound is ours, a stolen time slice is the machine's
-        began = time.monotonic()
-        answer = await gateway.ask("sim/after-done-silence", stream=True)
-        assert (answer.end, answer.body.endswith(b"data: [DONE]\n\n")) == ("whole", True)
-        took.append(time.monotonic() - began)
-    assert min(took) < 0.3
+    began = time.monotonic()
+    answer = await gateway.ask("sim/after-done-silence", stream=True)
+    assert (answer.end, answer.body.endswith(b"data: [DONE]\n\n")) == ("whole", True)
+    assert time.monotonic() - began < 0.3
     async with asyncio.timeout(1):
         while upstream.requests[-1].disconnected_at is None:
             await asyncio.sleep(0.01)

@@ -151,26 +151,20 @@ async def test_a_port_can_be_had_again_and_a_taken_one_is_an_error() -> None:
 @pytest.mark.parametrize(("model", "least_s"), [("paced:6:20ms", 0.1), ("clock:6:20ms", 0.1), ("delay:100ms", 0.1)])
 async def test_pace(base_url: str, model: str, least_s: float) -> None:
     for stream in (True, False):
-        took = []
-        for _ in range(3):  # the bound is ours, a stolen time slice is the machine's
-            started = time.monotonic()
-            answer = await ask(base_url, "chat", model, stream=stream)
-            assert answer.status == 200
-            took.append(time.monotonic() - started)
-        assert least_s <= min(took) < least_s + 0.5
+        started = time.monotonic()
+        answer = await ask(base_url, "chat", model, stream=stream)
+        assert least_s <= time.monotonic() - started < least_s + 0.5
+        assert answer.status == 200
 
 
 async def test_paced_events_do_not_drift(base_url: str) -> None:
-    took = []
-    for _ in range(3):
-        reader, writer = await opened(base_url)
-        writer.write(request_of(PATHS["chat"], body_of("chat", "clock:11:20ms", stream=True)))
-        answer = await read(reader)
-        made = [int(one) for one in text_of(answer.body).split()]
-        assert len(made) == 11
-        took.append((made[-1] - made[0]) / 1e9)
-        writer.close()
-    assert 0.19 < min(took) < 0.3
+    reader, writer = await opened(base_url)
+    writer.write(request_of(PATHS["chat"], body_of("chat", "clock:11:20ms", stream=True)))
+    answer = await read(reader)
+    made = [int(one) for one in text_of(answer.body).split()]
+    assert len(made) == 11
+    assert 0.19 < (made[-1] - made[0]) / 1e9 < 0.3
+    writer.close()
 
 
 async def test_slow_keeps_the_text(base_url: str) -> None:
