@@ -4,7 +4,7 @@ The phases import this and nothing that touches a socket. What can fail by itsel
 exception that crosses a port is `ClientGone`, because nothing can be done for a client that is not there.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -35,6 +35,23 @@ class Fault:
     told: bool = False
 
 
+class RequestBody(Protocol):
+    """A request body that is passed on as it comes, and may be passed on again."""
+
+    @property
+    def length(self) -> int | None:
+        """Its length in bytes, decoded; None where that is not known yet."""
+        ...
+
+    async def at(self, position: int) -> bytes:
+        """Bytes from a position on that was reached before; empty at the end. Raises `BodyRefused`, `ClientGone`."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what was kept. May be called more than once."""
+        ...
+
+
 class Downstream(Protocol):
     """The client's side of one exchange. Header names are matched without case."""
 
@@ -43,6 +60,10 @@ class Downstream(Protocol):
 
     async def body(self, bytes_max: int) -> bytes:
         """The whole request body, decoded. Raises `BodyRefused`, `ClientGone`."""
+        ...
+
+    def upload(self, bytes_max: int) -> RequestBody:
+        """The request body as it comes, decoded. Raises `BodyRefused`."""
         ...
 
     async def begin(self, status: int, headers: HeaderPairs) -> None:
@@ -102,9 +123,10 @@ class Call:
     target: Target
     url: str
     headers: Mapping[str, str]
-    body: bytes
+    body: bytes | AsyncIterable[bytes]
     connect_s: float
     fresh: bool = False
+    method: str = "POST"
 
 
 class Upstream(Protocol):

@@ -30,6 +30,14 @@ class Api(Enum):
     COUNT_TOKENS = "count_tokens"
     EMBEDDINGS = "embeddings"
     COMPLETIONS = "completions"
+    MODERATIONS = "moderations"
+    IMAGES = "images"
+    IMAGE_EDITS = "image_edits"
+    SPEECH = "speech"
+    TRANSCRIPTIONS = "transcriptions"
+    TRANSLATIONS = "translations"
+    RERANK = "rerank"
+    PASSTHROUGH = "passthrough"  # any other path: relayed to one provider, without a target
 
 
 class Commitment(Enum):

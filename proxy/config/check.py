@@ -85,6 +85,12 @@ class _Checker:
             path = (*path, step)
         return path
 
+    def _value(self, path: Path) -> Any:
+        at: Any = self._document.data
+        for step in path:
+            at = at[step] if _holds(at, step) else None
+        return at
+
     def _misshapen(self, path: Path, details: ErrorDetails) -> Problem:
         kind, value = details["type"], details["input"]
         if kind == "extra_forbidden":
@@ -99,7 +105,7 @@ class _Checker:
 
     def _unknown_key(self, path: Path) -> Problem:
         key = str(path[-1])
-        section = section_at(path[:-1])
+        section = section_at(path[:-1], self._value(path[:-1]))
         if section is None:
             return self._at_key(path, "unknown key")
         if key in section.later:
@@ -156,15 +162,13 @@ class _Checker:
                 yield from self._tiers((*path, "tiers"), entry["tiers"])
 
     def _tiers(self, path: Path, tiers: list[Any]) -> Iterator[Problem]:
-        first: dict[str, int] = {}
-        for index, tier in enumerate(tiers):
-            here: Path = (*path, index, "target") if isinstance(tier, dict) else (*path, index)
-            target = tier.get("target") if isinstance(tier, dict) else tier
+        first: dict[str, Path] = {}
+        for here, target in _targets(path, tiers):
             if not isinstance(target, str) or not re.fullmatch(TARGET, target):
                 continue  # told as an error of shape
             if target in first:
-                yield self._at_value(here, f"unreachable: {dotted((*path, first[target]))} already is {target}")
-            first.setdefault(target, index)
+                yield self._at_value(here, f"unreachable: {dotted(first[target])} already is {target}")
+            first.setdefault(target, here)
             yield from self._provider_of(here, target)
 
     def _provider_of(self, path: Path, target: str) -> Iterator[Problem]:
@@ -187,6 +191,9 @@ class _Checker:
         default = self._document.data.get("default_route")
         if isinstance(default, str):
             yield from self._route_of(("default_route",), default)
+        provider = self._document.data.get("default_provider")
+        if isinstance(provider, str):
+            yield from self._provider_of(("default_provider",), f"{provider}/")
 
     def _mapped(self, path: Path, value: str) -> Iterator[Problem]:
         if "/" not in value:
@@ -226,6 +233,18 @@ def _mapping(data: Any, *path: str | int) -> Mapping[str, Any]:
     for step in path:
         data = data.get(step) if isinstance(data, dict) else None
     return data if isinstance(data, dict) else {}
+
+
+def _targets(path: Path, entries: list[Any]) -> Iterator[tuple[Path, Any]]:
+    """The targets of tiers, or of one tier, in whatever form, each with its path."""
+    for index, entry in enumerate(entries):
+        here: Path = (*path, index)
+        if not isinstance(entry, dict):
+            yield here, entry
+        elif isinstance(entry.get("targets"), list):
+            yield from _targets((*here, "targets"), entry["targets"])
+        else:
+            yield (*here, "target"), entry.get("target")
 
 
 def _holds(data: Any, step: str | int) -> bool:

@@ -5,12 +5,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+import orjson
+
 from proxy.config import schema
 from proxy.config.address import expand, refusal
 from proxy.config.check import RESERVED, check
 from proxy.config.problem import ConfigError, Problem
 from proxy.config.read import BYTES_MAX, read
-from proxy.core.routing import AuthStyle, Provider, Route, RoutingTable, Target, Timeouts
+from proxy.core.routing import AuthStyle, Balance, Provider, Route, RoutingTable, Target, Tier, Timeouts
 from proxy.providers.catalogue import PATHS, CatalogueRow
 from proxy.providers.rows import CATALOGUE
 from proxy.terms import Api, ProviderId, RouteName
@@ -57,16 +59,16 @@ def with_demo(table: RoutingTable, base_url: str) -> RoutingTable:
         base_url=base_url,
         urls={api: base_url + path for api, path in PATHS.items()},
         models_url=f"{base_url}/models",
-        auth=dict.fromkeys(PATHS, AuthStyle.NONE),
+        auth=dict.fromkeys(Api, AuthStyle.NONE),
         local=True,
     )
     routes = {
-        name: replace(route, tiers=(*route.tiers, (Target(demo, route.targets[0].model),)))
+        name: replace(route, tiers=(*route.tiers, Tier((Target(demo, route.targets[0].model),))))
         for name, route in table.routes.items()
     }
     name = RouteName(RESERVED)
     about = "The built-in simulator: scripted answers, no provider behind them"
-    routes[name] = Route(name, ((Target(demo, DEMO_MODEL),),), table.timeouts, about)
+    routes[name] = Route(name, (Tier((Target(demo, DEMO_MODEL),)),), table.timeouts, about)
     return replace(table, providers={**table.providers, demo.id: demo}, routes=routes, demo=demo)
 
 
@@ -81,23 +83,44 @@ def _table(file: schema.File, environ: Mapping[str, str], listening: frozenset[P
     routes = {
         RouteName(name): Route(
             name=RouteName(name),
-            tiers=tuple((_target(tier, providers),) for tier in entry.tiers),
+            tiers=tuple(_tier(tier, providers) for tier in entry.tiers),
             timeouts=_timeouts(defaults, entry.timeouts),
             about=entry.about,
             enabled=entry.enabled,
+            params=tuple((name, orjson.dumps(value)) for name, value in entry.params.items()),
         )
         for name, entry in file.routes.items()
     }
     default_route = None if file.default_route is None else RouteName(file.default_route)
-    return RoutingTable(providers, routes, dict(file.models), default_route, defaults)
+    default_provider = None if file.default_provider is None else ProviderId(file.default_provider)
+    return RoutingTable(
+        providers,
+        routes,
+        dict(file.models),
+        default_route,
+        defaults,
+        default_provider=default_provider,
+        cors_origins=frozenset(file.cors.origins),
+    )
 
 
 def _timeouts(inherited: Timeouts, given: schema.Timeouts) -> Timeouts:
     return replace(inherited, **{f"{name}_s": value for name, value in given if value is not None})
 
 
-def _target(tier: str | schema.TierEntry, providers: Mapping[ProviderId, Provider]) -> Target:
-    name = tier if isinstance(tier, str) else tier.target
+def _tier(entry: str | schema.TierEntry | schema.BalancedTier, providers: Mapping[ProviderId, Provider]) -> Tier:
+    match entry:
+        case str():
+            return Tier((_target(entry, providers),))
+        case schema.TierEntry():
+            return Tier((_target(entry.target, providers),))
+        case schema.BalancedTier():
+            members = [schema.WeightedTarget(target=one) if isinstance(one, str) else one for one in entry.targets]
+            targets = tuple(_target(one.target, providers) for one in members)
+            return Tier(targets, Balance(entry.balance), tuple(float(one.weight) for one in members))
+
+
+def _target(name: str, providers: Mapping[ProviderId, Provider]) -> Target:
     provider_id, _, model = name.partition("/")
     return Target(providers[ProviderId(provider_id)], model)
 
@@ -156,9 +179,10 @@ def _urls(row: CatalogueRow, base_url: str, *, usual: bool) -> dict[Api, str]:
 
 
 def _auth(row: CatalogueRow, credential: str | None) -> dict[Api, AuthStyle]:
+    apis = (*row.paths, Api.PASSTHROUGH)
     if credential is None:
-        return dict.fromkeys(row.paths, AuthStyle.NONE)
-    return {api: row.auth_by_api.get(api, row.auth) for api in row.paths}
+        return dict.fromkeys(apis, AuthStyle.NONE)
+    return {api: row.auth_by_api.get(api, row.auth) for api in apis}
 
 
 def _sendable(credential: str) -> bool:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Final, Literal
 
+import orjson
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, WithJsonSchema
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import PydanticCustomError
@@ -25,6 +26,11 @@ ROUTE_NAME: Final = r"[A-Za-z0-9_][A-Za-z0-9._:-]{0,63}"
 TARGET: Final = rf"{PROVIDER_ID}/\S{{1,400}}"
 _ENV_REFERENCE: Final = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*")
 _HEADER: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
+
+_ORIGIN: Final = r"[a-z][a-z0-9+.-]*://[a-z0-9.\-\[\]:_]{1,253}"
+WEIGHT_MAX: Final = 1_000_000
+# What says which answer is asked for, and in which form: a default for it would change what a request means.
+REFUSED_PARAMS: Final = frozenset({"model", "messages", "prompt", "stream", "stream_options", "n", "input"})
 
 # What no client may set on the way to a provider: credentials, identity, and what belongs to one connection.
 REFUSED_HEADERS: Final = frozenset(
@@ -114,6 +120,43 @@ def _access_mode(value: object) -> str:
     return "open"
 
 
+def _weight(value: object) -> float:
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= WEIGHT_MAX:
+        return float(value)
+    raise _invalid(f"expected a weight above 0 and up to {WEIGHT_MAX}, got {shown(value)}")
+
+
+def _balance(value: object) -> str:
+    if value in ("weighted", "fastest"):
+        return str(value)
+    if value in ("cheapest", "sticky"):
+        raise _invalid(f"balance '{value}' is not supported by this version of Penstock yet. Use weighted or fastest")
+    raise _invalid(f"expected weighted or fastest, got {shown(value)}")
+
+
+def _origin(value: object) -> str:
+    if isinstance(value, str) and re.fullmatch(_ORIGIN, value):
+        return value
+    if value in ("*", "null"):
+        raise _invalid(f"'{value}' would let any web page spend with your keys. Name each origin")
+    raise _invalid(f"expected an origin such as https://app.example.com, without a path, got {shown(value)}")
+
+
+def _params(value: object) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise _invalid(f"expected a mapping such as {{temperature: 0.3}}, got {shown(value)}")
+    for name in value:
+        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}", name):
+            raise _invalid(f"expected names of request members such as temperature, got {shown(name)}")
+        if name in REFUSED_PARAMS:
+            raise _invalid(f"'{name}' is the request's own and cannot be a route's parameter")
+    try:
+        orjson.dumps(value)
+    except (orjson.JSONEncodeError, TypeError):
+        raise _invalid("expected values that JSON can hold: numbers, text, true, false, lists and mappings") from None
+    return value
+
+
 def shown(value: object) -> str:
     """A value in a message: as YAML would write it, and short."""
     match value:
@@ -147,6 +190,24 @@ EnvReference = Annotated[
 ]
 HeaderName = Annotated[
     str, BeforeValidator(_header), WithJsonSchema({"type": "string", "pattern": f"^{_HEADER.pattern}$"})
+]
+Weight = Annotated[
+    float,
+    BeforeValidator(_weight),
+    WithJsonSchema({"type": "number", "exclusiveMinimum": 0, "maximum": WEIGHT_MAX}),
+]
+BalanceName = Annotated[
+    Literal["weighted", "fastest"],
+    BeforeValidator(_balance),
+    WithJsonSchema({"type": "string", "enum": ["weighted", "fastest"]}),
+]
+Origin = Annotated[
+    str, BeforeValidator(_origin), WithJsonSchema({"type": "string", "examples": ["https://app.example.com"]})
+]
+Params = Annotated[
+    dict[str, Any],
+    BeforeValidator(_params),
+    WithJsonSchema({"type": "object", "examples": [{"temperature": 0.3}]}),
 ]
 AccessMode = Annotated[
     Literal["open"], BeforeValidator(_access_mode), WithJsonSchema({"type": "string", "enum": ["open"]})
@@ -209,19 +270,51 @@ class ProviderEntry(Section):
 
 
 class TierEntry(Section):
-    """A tier in its long form."""
+    """A tier of one target, in its long form."""
 
-    later = frozenset({"targets", "balance", "weight", "cost_tier", "max_output_tokens", "params", "price"})
+    later = frozenset({"cost_tier", "max_output_tokens", "params", "price"})
 
     target: TargetName = Field(description="<provider>/<model>.")
 
 
+class WeightedTarget(Section):
+    """One target of a tier with several."""
+
+    later = TierEntry.later
+
+    target: TargetName = Field(description="<provider>/<model>.")
+    weight: Weight = Field(default=1, description="Its share, beside the weights of the others, in balance 'weighted'.")
+
+
+def _target_form(value: object) -> str:
+    return "mapping" if isinstance(value, dict | WeightedTarget) else "string"
+
+
+class BalancedTier(Section):
+    """A tier of several targets, and what orders them; the rest of a tier follows before the next tier."""
+
+    targets: list[
+        Annotated[
+            Annotated[TargetName, Tag("string")] | Annotated[WeightedTarget, Tag("mapping")],
+            Discriminator(_target_form),
+        ]
+    ] = Field(min_length=1, max_length=50, description="<provider>/<model>, or {target: ..., weight: ...}.")
+    balance: BalanceName = Field(
+        default="weighted",
+        description="weighted: drawn by weight for each request. fastest: by the time to a first answer lately seen.",
+    )
+
+
 def _tier_form(value: object) -> str:
+    if isinstance(value, BalancedTier) or (isinstance(value, dict) and {"targets", "balance"} & value.keys()):
+        return "balanced"
     return "mapping" if isinstance(value, dict | TierEntry) else "string"
 
 
 Tier = Annotated[
-    Annotated[TargetName, Tag("string")] | Annotated[TierEntry, Tag("mapping")],
+    Annotated[TargetName, Tag("string")]
+    | Annotated[TierEntry, Tag("mapping")]
+    | Annotated[BalancedTier, Tag("balanced")],
     Discriminator(_tier_form),
 ]
 
@@ -233,7 +326,6 @@ class RouteEntry(Section):
         {
             "cost_tier",
             "cache",
-            "params",
             "retry",
             "breaker",
             "on_disconnect",
@@ -248,7 +340,14 @@ class RouteEntry(Section):
     tiers: list[Tier] = Field(
         min_length=1,
         max_length=50,
-        description="Targets in the order in which they are tried: <provider>/<model>, or {target: ...}.",
+        description=(
+            "Targets in the order in which they are tried: <provider>/<model>, or {target: ...}, or several of a kind:"
+            " {targets: [...], balance: ...}."
+        ),
+    )
+    params: Params = Field(
+        default_factory=dict,
+        description="Members for the body of a chat or completions request, inserted where the client is silent.",
     )
     timeouts: Timeouts = Field(default_factory=Timeouts, description="Waiting times of this route alone.")
     enabled: bool = Field(default=True, description="false switches the route off.")
@@ -260,6 +359,14 @@ class Access(Section):
     mode: AccessMode = Field(default="open", description="open: whoever reaches the port.")
 
 
+class Cors(Section):
+    """Web pages that may ask from a browser."""
+
+    origins: list[Origin] = Field(
+        default_factory=list, max_length=100, description="Exact origins, such as https://app.example.com."
+    )
+
+
 class File(Section):
     """Penstock's routes: providers, task aliases, and the names that tools already send."""
 
@@ -267,11 +374,9 @@ class File(Section):
         {
             "currency",
             "cost_tiers",
-            "cors",
             "limits",
             "budgets",
             "accounts",
-            "default_provider",
             "retry",
             "breaker",
             "cache",
@@ -294,7 +399,12 @@ class File(Section):
     default_route: str | None = Field(
         default=None, description="The route of a request that names no model. Absent: 404."
     )
+    default_provider: str | None = Field(
+        default=None,
+        description="The provider of paths that belong to no route (files, batches, stored responses). Absent: 404.",
+    )
     access: Access = Field(default_factory=Access, description="Who may ask.")
+    cors: Cors = Field(default_factory=Cors, description="Web pages that may ask from a browser; none by default.")
 
 
 # Which section a mapping at a path is; "*" stands for any key or index.
@@ -306,14 +416,17 @@ SECTIONS: Final[Mapping[tuple[str, ...], type[Section]]] = {
     ("routes", "*"): RouteEntry,
     ("routes", "*", "timeouts"): Timeouts,
     ("routes", "*", "tiers", "*"): TierEntry,
+    ("routes", "*", "tiers", "*", "targets", "*"): WeightedTarget,
     ("access",): Access,
+    ("cors",): Cors,
 }
 
 
-def section_at(path: tuple[str | int, ...]) -> type[Section] | None:
+def section_at(path: tuple[str | int, ...], value: object = None) -> type[Section] | None:
+    """The section that a mapping at a path is; a tier's depends on the mapping's own keys."""
     for pattern, section in SECTIONS.items():
         if len(pattern) == len(path) and all(step in {"*", at} for step, at in zip(pattern, path, strict=True)):
-            return section
+            return BalancedTier if section is TierEntry and _tier_form(value) == "balanced" else section
     return None
 
 

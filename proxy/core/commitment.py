@@ -42,6 +42,34 @@ class Fault(Enum):
     EMPTY = "empty"
 
 
+class PlainTap:
+    """An answer that is no stream of events: every byte of it is content, and its framing alone tells where it ends.
+
+    The same attributes as `StreamTap`, for the same reader.
+    """
+
+    __slots__ = ("complete", "content", "data_events", "fault")
+
+    done = ending = failed = on_boundary = False
+    error = figures = None
+
+    def __init__(self) -> None:
+        self.complete = False
+        self.content = False
+        self.data_events = 0  # one a chunk, so that whoever waits for events sees that it goes on
+        self.fault: Fault | None = None
+
+    def feed(self, chunk: bytes) -> bytes:
+        self.content = True
+        self.data_events += 1
+        return chunk
+
+    def finish(self, *, clean: bool) -> bytes:
+        self.complete = clean
+        self.fault = None if clean else Fault.CUT
+        return b""
+
+
 class StreamTap:
     """Fed with one attempt's body. Never raises, whatever the bytes; memory bounded by the scanner's bounds."""
 

@@ -69,6 +69,12 @@ _FINISH: Final = re.compile(rb'"finish_reason": ?"')
 _TERMINAL_TYPE: Final = re.compile(rb'"type": ?"response\.(?:completed|incomplete|failed)"')
 _USAGE: Final = b'"usage":'
 _JSON: Final = json.JSONDecoder()
+_MEDIA_TERMINAL: Final = frozenset({"transcript.text.done", "speech.audio.done"})
+_IMAGE_FINISHED: Final = frozenset({"image_generation.completed", "image_edit.completed"})
+_MEDIA_MARKERS: Final = re.compile(
+    rb'"(?:error|(?:image_generation|image_edit)\.completed|(?:transcript\.text|speech\.audio)\.done)"'
+)
+_IMAGE_TYPE: Final = re.compile(rb'"type": ?"image_(?:generation|edit)\.completed"')
 _MESSAGES_PREAMBLE: Final = frozenset({"message_start", "ping"})
 
 
@@ -151,6 +157,26 @@ def _read_responses(document: dict[str, Any]) -> Reading:
     return Reading(content=isinstance(kind, str) and kind not in _RESPONSES_PREAMBLE, figures=figures)
 
 
+def _read_media(document: dict[str, Any]) -> Reading:
+    """Images, speech and transcriptions as events: `image_generation.partial_image`, `transcript.text.delta` and so on.
+
+    Source: openai-python 3.52, types of the image, audio and transcription streams (read 2026-11-21).
+    """
+    kind = document.get("type")
+    if kind == "error" or document.get("error"):
+        return Reading(error=document)
+    figures = usage.find(document)
+    ends = isinstance(kind, str) and kind in _MEDIA_TERMINAL
+    # Of several images each has its own last event, and only the end of the body tells which was the last of them.
+    finished = (0,) if isinstance(kind, str) and kind in _IMAGE_FINISHED else ()
+    return Reading(content=True, terminal=ends, seen=finished, finished=finished, figures=figures)
+
+
+def _media_edges(edges: bytes) -> Reading:
+    finished = (0,) if _IMAGE_TYPE.search(edges) else ()
+    return Reading(content=True, seen=finished, finished=finished, figures=_figures_in(edges))
+
+
 def _choices_edges(edges: bytes) -> Reading:
     finished = (0,) if _FINISH.search(edges) else ()
     return Reading(content=True, seen=finished, finished=finished, figures=_figures_in(edges))
@@ -199,11 +225,18 @@ def _no_preamble(_: bytes) -> bool:
     return False
 
 
+_MEDIA: Final = Dialect(_read_media, _media_edges, _MEDIA_MARKERS, _no_preamble)
+
 DIALECTS: Final[Mapping[Api, Dialect]] = MappingProxyType(
     {
         Api.CHAT: Dialect(_read_chat, _choices_edges, _CHOICE_MARKERS, _no_preamble),
         Api.COMPLETIONS: Dialect(_read_completions, _choices_edges, _CHOICE_MARKERS, _no_preamble),
         Api.RESPONSES: Dialect(_read_responses, _responses_edges, _RESPONSES_MARKERS, _named_in(_RESPONSES_PREAMBLE)),
         Api.MESSAGES: Dialect(_read_messages, _messages_edges, _MESSAGES_MARKERS, _named_in(_MESSAGES_PREAMBLE)),
+        Api.IMAGES: _MEDIA,
+        Api.IMAGE_EDITS: _MEDIA,
+        Api.SPEECH: _MEDIA,
+        Api.TRANSCRIPTIONS: _MEDIA,
+        Api.TRANSLATIONS: _MEDIA,
     }
 )

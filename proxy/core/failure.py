@@ -61,6 +61,7 @@ class FailureKind(Enum):
     UNSUPPORTED_ENCODING = "unsupported_encoding"
     REQUEST_TIMEOUT = "request_timeout"
     UPGRADE_REFUSED = "upgrade_refused"
+    ORIGIN_REFUSED = "origin_refused"
     PROVIDER_INACTIVE = "provider_inactive"
     NO_TARGET = "no_target"
     SHUTTING_DOWN = "shutting_down"
@@ -126,6 +127,7 @@ TABLE: Final[Mapping[FailureKind, Row]] = MappingProxyType(
         _K.UNSUPPORTED_ENCODING: _refusal(_B.CLIENT, 415, "unsupported_encoding"),
         _K.REQUEST_TIMEOUT: _refusal(_B.CLIENT, 408, "request_timeout"),
         _K.UPGRADE_REFUSED: _refusal(_B.CLIENT, 426, "upgrade_not_supported"),
+        _K.ORIGIN_REFUSED: _refusal(_B.CLIENT, 403, "origin_not_allowed"),
         _K.PROVIDER_INACTIVE: _refusal(_B.PROXY, 503, "provider_inactive"),
         _K.NO_TARGET: _refusal(_B.PROXY, 503, "no_target_available"),
         _K.SHUTTING_DOWN: _refusal(_B.PROXY, 503, "shutting_down"),

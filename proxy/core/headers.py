@@ -14,6 +14,7 @@ from proxy.terms import Api
 _PASSED_UPSTREAM: Final = frozenset(
     {"accept", "user-agent", "openai-beta", "idempotency-key", "http-referer", "x-title", "traceparent"}
 )
+_TYPED_BY_CLIENT: Final = (Api.TRANSCRIPTIONS, Api.TRANSLATIONS, Api.IMAGE_EDITS, Api.PASSTHROUGH)
 _ANTHROPIC: Final = "anthropic-"
 ANTHROPIC_VERSION: Final = "2023-06-01"  # the only version that the Messages API has had (read 2026-11-21)
 
@@ -49,7 +50,7 @@ _PREFIXES_KEPT_FROM_CLIENT: Final = ("access-control-", "x-penstock-", "x-rateli
 
 
 def to_upstream(inbound: Mapping[str, str], target: Target, api: Api) -> dict[str, str]:
-    """The headers of a call with a JSON body to `target`."""
+    """The headers of a call to `target`; the content-type of a body that is not JSON passes as it came."""
     provider = target.provider
     added = provider.pass_headers
     headers: dict[str, str] = {}
@@ -65,20 +66,29 @@ def to_upstream(inbound: Mapping[str, str], target: Target, api: Api) -> dict[st
         for name in _named_in(connection):
             headers.pop(name, None)
     headers.setdefault("accept-encoding", "identity")
-    headers.setdefault("content-type", "application/json")
-    if api in (Api.MESSAGES, Api.COUNT_TOKENS):
+    own_type = inbound.get("content-type") if api in _TYPED_BY_CLIENT else None
+    if own_type is not None and _is_safe(own_type):
+        headers["content-type"] = own_type
+    elif api is not Api.PASSTHROUGH:
+        headers.setdefault("content-type", "application/json")
+    auth = provider.auth.get(api, AuthStyle.BEARER)
+    if api in (Api.MESSAGES, Api.COUNT_TOKENS) or (api is Api.PASSTHROUGH and auth is AuthStyle.X_API_KEY):
         headers.setdefault("anthropic-version", ANTHROPIC_VERSION)
     if provider.credential is not None:
-        match provider.auth.get(api, AuthStyle.BEARER):
-            case AuthStyle.BEARER:
-                headers["Authorization"] = f"Bearer {provider.credential}"
-            case AuthStyle.X_API_KEY:
-                headers["x-api-key"] = provider.credential
-            case AuthStyle.API_KEY:
-                headers["api-key"] = provider.credential
-            case AuthStyle.NONE:
-                pass
+        _show(provider.credential, auth, headers)
     return headers
+
+
+def _show(credential: str, auth: AuthStyle, headers: dict[str, str]) -> None:
+    match auth:
+        case AuthStyle.BEARER:
+            headers["Authorization"] = f"Bearer {credential}"
+        case AuthStyle.X_API_KEY:
+            headers["x-api-key"] = credential
+        case AuthStyle.API_KEY:
+            headers["api-key"] = credential
+        case AuthStyle.NONE:
+            pass
 
 
 def to_client(upstream: Iterable[tuple[str, str]], credential: str | None = None) -> list[tuple[str, str]]:

@@ -27,17 +27,21 @@ def is_known(coding: str) -> bool:
 class Inflater:
     """Undoes one content coding (`gzip`, `x-gzip`, `deflate`) of a byte stream."""
 
-    __slots__ = ("_given", "_head", "_raw_deflate_possible", "_taken", "_zlib")
+    __slots__ = ("_given", "_has_members", "_head", "_raw_deflate_possible", "_taken", "_zlib")
 
     def __init__(self, coding: str) -> None:
         self._zlib = zlib.decompressobj(_WINDOW_BITS[coding])
         self._raw_deflate_possible = coding == "deflate"  # some send it without zlib's header
+        self._has_members = coding != "deflate"
         self._head = b""  # of a deflate body: its first byte, until the second tells which kind it is
         self._taken = 0
         self._given = 0
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """The decoded bytes, a step at a time; what follows the coded stream's own end is dropped. Raises `CodingError`."""
+        """The decoded bytes, a step at a time. Raises `CodingError`.
+
+        A gzip body may have several members; what else follows the coded stream's own end is dropped.
+        """
         self._taken += len(data)
         if self._raw_deflate_possible:
             data = self._head + data
@@ -46,7 +50,11 @@ class Inflater:
                 return
         # zlib may have taken all input and still owe output when a step is full: so once more, with nothing.
         owes = False
-        while (data or owes) and not self._zlib.eof:
+        while data or owes:
+            if self._zlib.eof:
+                if not (self._has_members and data.startswith(b"\x1f")):
+                    return
+                self._zlib = zlib.decompressobj(_WINDOW_BITS["gzip"])
             try:
                 step = self._zlib.decompress(data, STEP_BYTES_MAX)
             except zlib.error as error:
@@ -61,8 +69,8 @@ class Inflater:
                 raise CodingError(f"the compressed body grows more than {RATIO_MAX} times")
             if step:
                 yield step
-            data = self._zlib.unconsumed_tail
-            owes = len(step) == STEP_BYTES_MAX
+            data = self._zlib.unused_data if self._zlib.eof else self._zlib.unconsumed_tail
+            owes = len(step) == STEP_BYTES_MAX and not self._zlib.eof
 
     @property
     def finished(self) -> bool:

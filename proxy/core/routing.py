@@ -6,7 +6,7 @@ a name that `models` matches, exact before longest pattern; `<provider>/<model>`
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from itertools import chain
 from typing import Final, NamedTuple
@@ -18,6 +18,7 @@ from proxy.terms import Api, ProviderId, RouteName, TargetName
 NAME_CHARS_MAX: Final = 512  # fine-tune ids reach 100; a longer name is no name
 PLANNED_MAX: Final = 2048  # plans kept, beyond those of configured names: clients choose direct names
 LISTED_MAX: Final = 8  # names that a message lists before it says how many more there are
+ANY_MODEL: Final = "*"  # of a target that is a provider alone
 OWNER: Final = "penstock"  # `owned_by` of a route in GET /v1/models
 
 
@@ -34,7 +35,8 @@ class AuthStyle(Enum):
 class Provider:
     """One provider as configured: a catalogue row merged with the file and the environment.
 
-    Shapes: ``urls`` holds the full URL of every API that it speaks, ``auth`` a style for each of the same APIs.
+    Shapes: ``urls`` holds the full URL of every API that it speaks, ``auth`` a style for each of the same APIs and for
+    the paths that are relayed below ``base_url``.
     ``credential`` is a secret and never shown; None where the provider needs none. ``inactive`` says in words why it
     cannot serve now; None means that it can. ``retired_apis`` says what to use instead of an API that it gave up.
     """
@@ -78,19 +80,40 @@ class Target:
         return TargetName(f"{self.provider.id}/{self.model}")
 
 
+class Balance(Enum):
+    """What orders the targets of a tier: see `proxy.core.balance`."""
+
+    WEIGHTED = "weighted"
+    FASTEST = "fastest"
+
+
+@dataclass(frozen=True, slots=True)
+class Tier:
+    """Targets that are tried before those of the next tier. ``weights``: one for each target."""
+
+    targets: tuple[Target, ...]
+    balance: Balance | None = None
+    weights: tuple[float, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A task alias: tiers of targets, tried in order."""
+    """A task alias: tiers of targets, tried in order.
+
+    Shapes: ``params`` are members (name, JSON value) for the body of a request that is silent about them.
+    """
 
     name: RouteName
-    tiers: tuple[tuple[Target, ...], ...]
+    tiers: tuple[Tier, ...]
     timeouts: Timeouts
     about: str = ""
     enabled: bool = True
+    params: tuple[tuple[str, bytes], ...] = ()
 
     @property
     def targets(self) -> tuple[Target, ...]:
-        return tuple(chain.from_iterable(self.tiers))
+        """All of them, in the file's order."""
+        return tuple(chain.from_iterable(tier.targets for tier in self.tiers))
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +128,9 @@ class Skipped:
 class Plan:
     """Which targets to try, in order, for one request.
 
-    Shapes: ``asked`` is the requested name, or the default route's where none was sent. ``targets`` is never empty.
+    Shapes: ``asked`` is the requested name, or the default route's where none was sent. ``targets`` is never empty, and
+    in the file's order; ``tiers`` holds the same targets where some tier has a balance, which orders them anew for every
+    request, and is empty where none has.
     """
 
     asked: str
@@ -113,6 +138,8 @@ class Plan:
     targets: tuple[Target, ...]
     skipped: tuple[Skipped, ...]
     timeouts: Timeouts
+    tiers: tuple[Tier, ...] = ()
+    params: tuple[tuple[str, bytes], ...] = ()
 
 
 class Pattern(NamedTuple):
@@ -143,6 +170,7 @@ class RoutingTable:
     in which ``*`` stands for the whole requested name. ``demo`` is the provider that serves any name which has no
     active target of its own, None outside demo mode. ``patterns`` and ``planned`` are derived: ``planned`` holds what
     names have yielded, bounded by the configured names times APIs and by `PLANNED_MAX` for the others.
+    ``default_provider`` serves the paths without a route; ``cors_origins`` are the web pages that may ask.
     """
 
     providers: Mapping[ProviderId, Provider]
@@ -151,6 +179,8 @@ class RoutingTable:
     default_route: RouteName | None
     timeouts: Timeouts
     demo: Provider | None = None
+    default_provider: ProviderId | None = None
+    cors_origins: frozenset[str] = frozenset()
     patterns: tuple[Pattern, ...] = field(init=False, repr=False, compare=False)
     planned: dict[tuple[str, Api], Plan | Failure] = field(init=False, repr=False, compare=False)
 
@@ -188,11 +218,33 @@ def plan(table: RoutingTable, asked: str | None, api: Api, *, only: str | None =
     return made
 
 
+def passthrough_plan(table: RoutingTable, only: str | None) -> Plan | Failure:
+    """The one provider that a path without a route is relayed to: the one that the client names, or the file's."""
+    name = only if only is not None else table.default_provider
+    if name is None:
+        message = (
+            "this path belongs to no route, so it takes one provider: name it in the header x-penstock-provider, "
+            "or set default_provider in the configuration"
+        )
+        return Failure(FailureKind.UNKNOWN_PATH, message)
+    provider = table.providers.get(ProviderId(name))
+    if provider is None:
+        return _no_provider(table, name)
+    if provider.inactive is not None:
+        message = f"provider {provider.id} is not active: {provider.inactive}"
+        return Failure(FailureKind.PROVIDER_INACTIVE, message, param="x-penstock-provider")
+    return Plan(provider.id, None, (Target(provider, ANY_MODEL),), (), table.timeouts)
+
+
 def _planned_at(table: RoutingTable, name: str, api: Api, only: str) -> Plan | Failure:
     if only in table.providers:
         return _planned(table, _Ask(name, api, ProviderId(only)))
-    hint = did_you_mean(only, table.providers)
-    message = f"x-penstock-provider names {_quoted(only)}, which is not a provider here.{hint}"
+    return _no_provider(table, only)
+
+
+def _no_provider(table: RoutingTable, name: str) -> Failure:
+    hint = did_you_mean(name, table.providers)
+    message = f"x-penstock-provider names {_quoted(name)}, which is not a provider here.{hint}"
     return Failure(FailureKind.BAD_REQUEST, message, param="x-penstock-provider")
 
 
@@ -262,7 +314,18 @@ def _chosen(table: RoutingTable, ask: _Ask, route: Route | None, candidates: tup
         return _nothing_left(table, ask, who, candidates)
     if route is None:
         return Plan(ask.name, None, tuple(chosen), tuple(skipped), table.timeouts)
-    return Plan(ask.name, route.name, tuple(chosen), tuple(skipped), route.timeouts)
+    tiers = _left(route.tiers, chosen) if any(tier.balance is not None for tier in route.tiers) else ()
+    return Plan(ask.name, route.name, tuple(chosen), tuple(skipped), route.timeouts, tiers, route.params)
+
+
+def _left(tiers: tuple[Tier, ...], chosen: list[Target]) -> tuple[Tier, ...]:
+    """The tiers without the targets that were not chosen."""
+    left = []
+    for tier in tiers:
+        kept = [index for index, target in enumerate(tier.targets) if target in chosen]
+        weights = tuple(tier.weights[index] for index in kept) if tier.weights else ()
+        left.append(replace(tier, targets=tuple(tier.targets[index] for index in kept), weights=weights))
+    return tuple(left)
 
 
 def _reason_to_skip(provider: Provider, ask: _Ask) -> str | None:

@@ -1,4 +1,4 @@
-"""The surface: one table of paths, and the handler that aiohttp calls for every request.
+"""The surface: the handler that aiohttp calls for every request.
 
 aiohttp's low-level server is used without its application layer: there is one table and no middleware, so a router and
 its signals would be paid for by every request and used by none.
@@ -7,7 +7,7 @@ its signals would be paid for by every request and used by none.
 import asyncio
 import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Final
 from urllib.parse import unquote
 
@@ -16,10 +16,12 @@ from aiohttp import web
 from proxy.core.failure import Failure, FailureKind
 from proxy.core.nearest import did_you_mean
 from proxy.core.routing import listing
+from proxy.edge import cors, paths
 from proxy.edge.downstream import AiohttpDownstream
 from proxy.edge.health import health_body
 from proxy.edge.models import model_body, models_body
 from proxy.phases import lifecycle
+from proxy.phases.accept import FORMS
 from proxy.phases.exchange import Exchange
 from proxy.phases.refuse import refuse
 from proxy.phases.runtime import Runtime
@@ -27,19 +29,6 @@ from proxy.phases.settle import settle
 from proxy.ports import ClientGone
 from proxy.terms import Api, ExchangeId
 
-_APIS: Final[Mapping[str, Api]] = {
-    "/chat/completions": Api.CHAT,
-    "/responses": Api.RESPONSES,
-    "/messages": Api.MESSAGES,
-    "/messages/count_tokens": Api.COUNT_TOKENS,
-    "/embeddings": Api.EMBEDDINGS,
-    "/completions": Api.COMPLETIONS,
-}
-_EXCHANGES: Final[Mapping[str, Api]] = {f"{prefix}{path}": api for path, api in _APIS.items() for prefix in ("/v1", "")}
-_LIVE: Final = frozenset({"/livez", "/health/live", "/health/liveness", "/health/liveliness"})
-_READY: Final = frozenset({"/readyz", "/health/ready", "/health/readiness"})
-_PLAIN_PATHS: Final = ("/v1/models", "/health", *sorted(_LIVE), *sorted(_READY))
-_MODELS: Final = re.compile(r"(?:/v1)?/models(?:/(.+))?")
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -76,15 +65,15 @@ class Surface:
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """aiohttp's handler: one request, one prepared response."""
         path = request.raw_path.partition("?")[0]
-        api = _EXCHANGES.get(path)
-        if api is not None and request.method == "POST":
+        api = paths.EXCHANGES.get(path)
+        if api is not None and request.method == "POST" and api not in FORMS:
             return await self._exchange(request, api)
-        return await self._plain(request, path, api)
+        return await self._unusual(request, path, api)
 
     async def _exchange(self, request: web.BaseRequest, api: Api) -> web.StreamResponse:
         runtime = self.runtime
-        downstream = AiohttpDownstream(request)
         x = _exchange(request, api, runtime)
+        downstream = self._downstream(request)
         if self._draining:
             failure = Failure(FailureKind.SHUTTING_DOWN, "Penstock is shutting down; send the request again.")
             await _tell(x, runtime, failure, downstream)
@@ -98,48 +87,80 @@ class Surface:
                 self._idle.set()
         return _sent(downstream)
 
-    async def _plain(self, request: web.BaseRequest, path: str, api: Api | None) -> web.StreamResponse:
-        runtime = self.runtime
-        is_get = request.method in ("GET", "HEAD")
-        models = _MODELS.fullmatch(path)
-        if is_get and models is not None:
-            return await self._models(request, runtime, unquote(models.group(1) or ""))
-        if is_get and path in _LIVE:
-            return _json(200, b'{"status":"live"}')
-        if is_get and path in _READY:
-            return _json(503, b'{"status":"draining"}') if self._draining else _json(200, b'{"status":"ready"}')
-        if is_get and path == "/health":
-            status, body = health_body(runtime.table)
-            return _json(status, body)
-        known = api is not None or models is not None or path in _PLAIN_PATHS
-        failure = _wrong_method(request) if known else _unknown_path(request)
-        downstream = AiohttpDownstream(request)
-        await _tell(_exchange(request, api or Api.CHAT, runtime), runtime, failure, downstream)
+    def _downstream(self, request: web.BaseRequest) -> AiohttpDownstream:
+        origins = self.runtime.table.cors_origins
+        return AiohttpDownstream(request, cors.answer_headers(origins, request.headers) if origins else ())
+
+    async def _unusual(self, request: web.BaseRequest, path: str, api: Api | None) -> web.StreamResponse:
+        """All but the JSON requests that Penstock is there for."""
+        origins = self.runtime.table.cors_origins
+        if request.headers.get("upgrade", "").lower() == "websocket":
+            return await self._refuse(request, api, _no_websocket())
+        if request.method == "OPTIONS" and (allowed := cors.preflight_headers(origins, request.headers)) is not None:
+            return web.Response(status=204, headers={**dict(allowed), "server": "penstock"})
+        methods = paths.allowed(path)
+        if request.method in methods and methods != ("POST",):
+            return await self._read(request, path)
+        if api is not None and request.method == "POST":
+            passed: Api | None = api
+        else:
+            passed = Api.PASSTHROUGH if self._is_passed(request, known=bool(methods)) else None
+        if passed is None:
+            failure = _wrong_method(request, methods) if methods else _unknown_path(request, path)
+            return await self._refuse(request, api, failure, allow=", ".join(methods))
+        if cors.is_foreign_page(origins, request.headers):
+            return await self._refuse(request, api, _foreign(request))
+        return await self._exchange(request, passed)
+
+    def _is_passed(self, request: web.BaseRequest, *, known: bool) -> bool:
+        """Whether to relay a path without a route, or with one where another method and a provider are named."""
+        if not paths.is_passed(request.method, request.raw_path):
+            return False
+        return not known or "x-penstock-provider" in request.headers or self.runtime.table.default_provider is not None
+
+    async def _read(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
+        """What is asked by GET: models and health."""
+        table = self.runtime.table
+        if path in paths.LIVE:
+            return self._json(request, 200, b'{"status":"live"}')
+        if path in paths.READY:
+            state = (503, b'{"status":"draining"}') if self._draining else (200, b'{"status":"ready"}')
+            return self._json(request, *state)
+        if path == paths.HEALTH:
+            return self._json(request, *health_body(table))
+        match = paths.MODELS.fullmatch(path)
+        name = unquote(match.group(1) or "") if match is not None else ""
+        body = model_body(table, name) if name else models_body(table)
+        if body is not None:
+            return self._json(request, 200, body)
+        near = did_you_mean(name, [known for known, _ in listing(table)])
+        message = f"The model '{name[:80]}' is not served here.{near} GET /v1/models lists what is."
+        return await self._refuse(request, Api.CHAT, Failure(FailureKind.MODEL_UNKNOWN, message, param="model"))
+
+    def _json(self, request: web.BaseRequest, status: int, body: bytes) -> web.Response:
+        headers = {"server": "penstock", "x-request-id": _request_id(request, self.runtime)}
+        headers.update(cors.answer_headers(self.runtime.table.cors_origins, request.headers))
+        return web.Response(status=status, body=body, content_type="application/json", headers=headers)
+
+    async def _refuse(
+        self, request: web.BaseRequest, api: Api | None, failure: Failure, *, allow: str = ""
+    ) -> web.StreamResponse:
+        downstream = self._downstream(request)
+        more = (("allow", allow),) if allow else ()
+        await _tell(_exchange(request, api or Api.CHAT, self.runtime), self.runtime, failure, downstream, more)
         return _sent(downstream)
 
-    async def _models(self, request: web.BaseRequest, runtime: Runtime, name: str) -> web.StreamResponse:
-        if not name:
-            return _json(200, models_body(runtime.table))
-        body = model_body(runtime.table, name)
-        if body is not None:
-            return _json(200, body)
-        near = did_you_mean(name, [known for known, _ in listing(runtime.table)])
-        failure = Failure(
-            FailureKind.MODEL_UNKNOWN,
-            f"The model '{name[:80]}' is not served here.{near} GET /v1/models lists what is.",
-            param="model",
-        )
-        downstream = AiohttpDownstream(request)
-        await _tell(_exchange(request, Api.CHAT, runtime), runtime, failure, downstream)
-        return _sent(downstream)
+
+def _request_id(request: web.BaseRequest, runtime: Runtime) -> ExchangeId:
+    given = request.headers.get("x-request-id")
+    if given is not None and _REQUEST_ID.fullmatch(given):
+        return ExchangeId(given)
+    return ExchangeId(f"req_{runtime.rng.getrandbits(96):024x}")
 
 
 def _exchange(request: web.BaseRequest, api: Api, runtime: Runtime) -> Exchange:
-    given = request.headers.get("x-request-id")
-    exchange_id = (
-        given if given is not None and _REQUEST_ID.fullmatch(given) else f"req_{runtime.rng.getrandbits(96):024x}"
-    )
-    return Exchange(ExchangeId(exchange_id), api, request.method, request.raw_path, request.headers, runtime.now())
+    exchange_id = _request_id(request, runtime)
+    return Exchange(exchange_id, api, request.method, request.raw_path, request.headers, runtime.now())
 
 
 def _sent(downstream: AiohttpDownstream) -> web.StreamResponse:
@@ -147,26 +168,35 @@ def _sent(downstream: AiohttpDownstream) -> web.StreamResponse:
     return downstream.response or web.Response(status=499)
 
 
-async def _tell(x: Exchange, runtime: Runtime, failure: Failure, downstream: AiohttpDownstream) -> None:
+async def _tell(
+    x: Exchange,
+    runtime: Runtime,
+    failure: Failure,
+    downstream: AiohttpDownstream,
+    more: Sequence[tuple[str, str]] = (),
+) -> None:
     """Refuse a request that begins no exchange; it is in the log all the same."""
     with contextlib.suppress(ClientGone):
-        await refuse(x, failure, downstream)
+        await refuse(x, failure, downstream, more)
     settle(x, runtime)
 
 
-def _wrong_method(request: web.BaseRequest) -> Failure:
+def _no_websocket() -> Failure:
+    message = "Penstock speaks HTTP with server-sent events, no WebSocket: send the request by POST, with stream: true."
+    return Failure(FailureKind.UPGRADE_REFUSED, message)
+
+
+def _foreign(request: web.BaseRequest) -> Failure:
+    origin = request.headers.get("origin", "null")
+    message = f"A web page of {origin[:80]!r} may not ask here. To allow it, add that origin to cors.origins."
+    return Failure(FailureKind.ORIGIN_REFUSED, message)
+
+
+def _wrong_method(request: web.BaseRequest, methods: Sequence[str]) -> Failure:
     path = request.raw_path.partition("?")[0]
-    right = "POST" if path in _EXCHANGES else "GET"
-    return Failure(FailureKind.WRONG_METHOD, f"{path[:80]} takes {right}, got {request.method}.")
+    return Failure(FailureKind.WRONG_METHOD, f"{path[:80]} takes {methods[0]}, got {request.method}.")
 
 
-def _unknown_path(request: web.BaseRequest) -> Failure:
-    known = [*(f"/v1{path}" for path in _APIS), *_PLAIN_PATHS]
-    return Failure(
-        FailureKind.UNKNOWN_PATH,
-        f"There is no {request.method} {request.raw_path[:80]} here.{did_you_mean(request.raw_path, known)}",
-    )
-
-
-def _json(status: int, body: bytes) -> web.Response:
-    return web.Response(status=status, body=body, content_type="application/json", headers={"server": "penstock"})
+def _unknown_path(request: web.BaseRequest, path: str) -> Failure:
+    message = f"There is no {request.method} {request.raw_path[:80]} here.{paths.nearest(path)}"
+    return Failure(FailureKind.UNKNOWN_PATH, message)

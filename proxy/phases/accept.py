@@ -5,20 +5,35 @@ from typing import Any, Final
 from proxy.core import duration
 from proxy.core.dialect import DIALECTS
 from proxy.core.failure import Failure, FailureKind, Rejected
+from proxy.core.multipart import FormScanner, boundary_of
 from proxy.core.splice import BodyError, read
 from proxy.phases.exchange import Exchange
+from proxy.phases.upload import Upload
 from proxy.ports import BodyRefused, Downstream
 from proxy.terms import Api
 
 JSON_BYTES_MAX: Final = 32 * 1024 * 1024
+UPLOAD_BYTES_MAX: Final = 200 * 1024 * 1024
+FORMS: Final = (Api.TRANSCRIPTIONS, Api.TRANSLATIONS, Api.IMAGE_EDITS)
 CHOICES_MAX: Final = 128  # OpenAI's own bound of `n`
 MODEL_CHARS_MAX: Final = 512
 TIMEOUT_S_MAX: Final = 24 * 3600.0
 
 
 async def accept(x: Exchange, downstream: Downstream) -> None:
-    """Read the body and the fields that we act on. Raises `Rejected`."""
-    _check_content_type(x.headers.get("content-type"))
+    """Read the body and the fields that we act on, or as much of a form as it takes to know its model. Raises `Rejected`."""
+    content_type = x.headers.get("content-type")
+    if x.api is Api.PASSTHROUGH:
+        x.upload = _upload(downstream, None)
+    elif x.api in FORMS and not _is_json(content_type):
+        x.upload = _upload(downstream, FormScanner(_boundary(content_type)))
+        x.asked = _named(await x.upload.find_model())
+    else:
+        await _read(x, downstream, content_type)
+
+
+async def _read(x: Exchange, downstream: Downstream, content_type: str | None) -> None:
+    _check_content_type(content_type)
     try:
         raw = await downstream.body(JSON_BYTES_MAX)
     except BodyRefused as refusal:
@@ -33,6 +48,23 @@ async def accept(x: Exchange, downstream: Downstream) -> None:
     x.choices = _choices(fields) * (_prompts(fields) if x.api is Api.COMPLETIONS else 1)
 
 
+def _upload(downstream: Downstream, scanner: FormScanner | None) -> Upload:
+    try:
+        return Upload(downstream.upload(UPLOAD_BYTES_MAX), scanner)
+    except BodyRefused as refusal:
+        raise Rejected(Failure(refusal.kind, str(refusal))) from None
+
+
+def _boundary(content_type: str | None) -> bytes:
+    boundary = boundary_of(content_type or "")
+    if boundary is None:
+        raise _bad(
+            "The content-type must be multipart/form-data with one boundary of up to 70 characters, "
+            f"got {(content_type or 'none')[:80]!r}. With curl, use: -F model=... -F file=@..."
+        )
+    return boundary
+
+
 def requested_timeout_s(x: Exchange) -> float | None:
     """What `x-penstock-timeout` asks for, in seconds (`30`) or with a unit (`500ms`); None where it asks for nothing."""
     text = x.headers.get("x-penstock-timeout")
@@ -45,14 +77,20 @@ def requested_timeout_s(x: Exchange) -> float | None:
 
 
 def _check_content_type(content_type: str | None) -> None:
-    if content_type is None:
-        return
-    media_type = content_type.partition(";")[0].strip().lower()
-    if media_type != "application/json" and not media_type.endswith("+json"):
+    if content_type is not None and not _is_json(content_type):
         raise _bad(
-            f"The content-type must be application/json, got {media_type[:80]!r}. "
+            f"The content-type must be application/json, got {_media_type(content_type)[:80]!r}. "
             "With curl, add: -H 'content-type: application/json'."
         )
+
+
+def _is_json(content_type: str | None) -> bool:
+    media_type = _media_type(content_type or "")
+    return media_type == "application/json" or media_type.endswith("+json")
+
+
+def _media_type(content_type: str) -> str:
+    return content_type.partition(";")[0].strip().lower()
 
 
 def _model(fields: dict[str, Any]) -> str | None:
@@ -61,7 +99,11 @@ def _model(fields: dict[str, Any]) -> str | None:
         return None
     if type(model) is not str:
         raise _bad(f"'model' must be a string that names a route or a model, got {_shown(model)}.", "model")
-    if len(model) > MODEL_CHARS_MAX:
+    return _named(model)
+
+
+def _named(model: str | None) -> str | None:
+    if model is not None and len(model) > MODEL_CHARS_MAX:
         raise _bad(f"'model' must be at most {MODEL_CHARS_MAX} characters long, got {len(model)}.", "model")
     return model
 

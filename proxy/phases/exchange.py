@@ -7,6 +7,7 @@ from typing import Any
 from proxy.core.failure import Failure
 from proxy.core.routing import Plan, Target
 from proxy.core.splice import Body
+from proxy.phases.upload import Upload
 from proxy.terms import DEFAULT_ACCOUNT, AccountId, Api, Commitment, ExchangeId
 
 
@@ -33,6 +34,7 @@ class Exchange:
     total_at: float = 0.0
     account: AccountId = DEFAULT_ACCOUNT
     body: Body | None = None
+    upload: Upload | None = None  # a body that is not read but passed on; else `body`
     streamed: bool = False
     choices: int = 1
     asked: str | None = None

@@ -7,7 +7,7 @@ import orjson
 
 from proxy.core import lenient_json, usage
 from proxy.core.commitment import Fault as StreamFault
-from proxy.core.commitment import StreamTap
+from proxy.core.commitment import PlainTap, StreamTap
 from proxy.core.dialect import DIALECTS
 from proxy.core.failure import Failure, FailureKind
 from proxy.core.routing import Target
@@ -15,12 +15,13 @@ from proxy.phases.exchange import Exchange
 from proxy.phases.runtime import Runtime
 from proxy.ports import Fault, Reply
 from proxy.providers import errors
+from proxy.terms import Api
 
 ANSWER_BYTES_MAX: Final = 64 * 1024 * 1024  # a whole JSON answer is kept in memory until it is known to be one
 ERROR_BYTES_MAX: Final = 256 * 1024
 PREFACE_BYTES_MAX: Final = 8 * 1024 * 1024  # comments and empty deltas before content, kept until content comes
 
-
+BY_LABEL: Final = (Api.SPEECH, Api.TRANSCRIPTIONS, Api.TRANSLATIONS, Api.IMAGE_EDITS, Api.PASSTHROUGH)
 _BLANK: Final = b"\xef\xbb\xbf \t\r\n"
 _FIELDS: Final = (b"data:", b"event:", b"id:", b"retry:", b":")
 
@@ -32,7 +33,7 @@ class Opening:
     target: Target
     reply: Reply
     held: bytes
-    tap: StreamTap | None
+    tap: StreamTap | PlainTap | None
     ended: bool = False  # the upstream's body is over already
 
 
@@ -43,6 +44,8 @@ async def judge(
     content_type = reply.headers.get("content-type", "").partition(";")[0].strip().lower()
     if not 200 <= reply.status < 300:
         return await _refusal(runtime, target, reply)
+    if x.api in BY_LABEL and not x.streamed:
+        return await _as_labelled(x, runtime, target, reply, content_type)
     if not x.streamed:
         if content_type == "text/event-stream":
             return _malformed(target, "it sent a stream in answer to a request for one JSON body")
@@ -54,6 +57,28 @@ async def judge(
         return await _no_stream(runtime, target, reply, head)
     tap = StreamTap(DIALECTS[x.api], choices=x.choices, withhold_usage=withhold_usage)
     return await _first_content(runtime, target, reply, tap, head)
+
+
+async def _as_labelled(
+    x: Exchange, runtime: Runtime, target: Target, reply: Reply, content_type: str
+) -> Opening | Failure:
+    """An answer whose form the request does not tell, or not to us: events, JSON, or bytes such as sound and text."""
+    if x.api is not Api.PASSTHROUGH and _is_json(content_type):
+        return await _whole(x, runtime, target, reply, content_type)
+    head = await reply.read()
+    if isinstance(head, Fault):
+        return wire_failure(target, head)
+    if x.api is not Api.PASSTHROUGH and content_type == "text/event-stream":
+        return await _first_content(runtime, target, reply, StreamTap(DIALECTS[x.api], choices=x.choices), head)
+    if not head and x.api is not Api.PASSTHROUGH:
+        return _malformed(target, "its answer is empty")
+    tap = PlainTap()
+    held = tap.feed(head) if head else tap.finish(clean=True)
+    return Opening(target, reply, held, tap, ended=not head)
+
+
+def _is_json(content_type: str) -> bool:
+    return content_type == "application/json" or content_type.endswith("+json")
 
 
 def _is_event_stream(content_type: str, head: bytes) -> bool:
@@ -151,7 +176,7 @@ def _error_inside(runtime: Runtime, target: Target, document: Any, body: bytes) 
     )
 
 
-def stream_failure(runtime: Runtime, target: Target, tap: StreamTap) -> Failure:
+def stream_failure(runtime: Runtime, target: Target, tap: StreamTap | PlainTap) -> Failure:
     """The failure that a tap's fault makes."""
     match tap.fault:
         case _ if tap.error is not None:

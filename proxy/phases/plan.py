@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from proxy.core import routing
+from proxy.core import balance, routing
 from proxy.core.failure import Failure, Rejected
 from proxy.core.routing import Plan
 from proxy.phases.accept import requested_timeout_s
@@ -15,13 +15,21 @@ _STATEFUL = ("previous_response_id", "conversation", "background")
 
 def plan(x: Exchange, runtime: Runtime) -> Plan:
     """Find the exchange's plan and deadline. Raises `Rejected`."""
-    found = routing.plan(runtime.table, x.asked, x.api, only=x.headers.get("x-penstock-provider"))
+    only = x.headers.get("x-penstock-provider") or None
+    if x.api is Api.PASSTHROUGH:
+        found = routing.passthrough_plan(runtime.table, only)
+    else:
+        found = routing.plan(runtime.table, x.asked, x.api, only=only)
     if isinstance(found, Failure):
         raise Rejected(found)
     if x.api is Api.RESPONSES and _is_stateful(x):
         # What the request refers to is stored at one provider: another one could only misunderstand it.
         home = found.targets[0].provider.id
-        found = replace(found, targets=tuple(target for target in found.targets if target.provider.id == home))
+        left = tuple(target for target in found.targets if target.provider.id == home)
+        found = replace(found, targets=left, tiers=())
+    if found.tiers:
+        ordered = balance.order(found.tiers, runtime.speeds, runtime.rng, x.started, streamed=x.streamed)
+        found = replace(found, targets=ordered)
     total_s = found.timeouts.total_s
     asked_s = requested_timeout_s(x)
     x.total_at = x.started + (min(total_s, asked_s) if asked_s is not None else total_s)

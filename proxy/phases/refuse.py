@@ -1,6 +1,7 @@
 """How an exchange ends that sent nothing: the failure becomes an answer in the API's own form."""
 
 import math
+from collections.abc import Sequence
 from typing import Any, Final
 
 from proxy.core import error_body
@@ -14,8 +15,8 @@ RETRY_AFTER_S: Final = 5.0
 MESSAGES: Final = (Api.MESSAGES, Api.COUNT_TOKENS)
 
 
-async def refuse(x: Exchange, failure: Failure, downstream: Downstream) -> None:
-    """Tell the client of `failure`. Raises `ClientGone`."""
+async def refuse(x: Exchange, failure: Failure, downstream: Downstream, more: Sequence[tuple[str, str]] = ()) -> None:
+    """Tell the client of `failure`, with ``more`` headers than every refusal has. Raises `ClientGone`."""
     x.failure = failure
     x.status = failure.status
     headers = [
@@ -23,6 +24,7 @@ async def refuse(x: Exchange, failure: Failure, downstream: Downstream) -> None:
         ("server", "penstock"),
         ("x-request-id", x.id),
         ("x-should-retry", "true" if error_body.is_retryable(failure) else "false"),
+        *more,
     ]
     wait_s = failure.retry_after_s
     if wait_s is None and failure.kind is FailureKind.THROTTLED:

@@ -10,7 +10,7 @@ from typing import Final
 from urllib.parse import quote
 
 from proxy.core import error_body, headers
-from proxy.core.commitment import StreamTap
+from proxy.core.commitment import PlainTap, StreamTap
 from proxy.core.failure import Failure, FailureKind
 from proxy.core.routing import Target
 from proxy.phases.exchange import Exchange
@@ -18,7 +18,7 @@ from proxy.phases.judge import Opening, stream_failure, wire_failure
 from proxy.phases.runtime import Runtime
 from proxy.phases.watchdog import Watchdog
 from proxy.ports import Downstream, Fault
-from proxy.terms import Commitment
+from proxy.terms import Api, Commitment
 
 LAST_WORDS_S: Final = 0.1
 
@@ -46,7 +46,7 @@ class Relay:
             *headers.to_client(opening.reply.header_pairs, opening.target.provider.credential),
             *_own_headers(x, opening.target),
         ]
-        if "content-type" not in opening.reply.headers:
+        if "content-type" not in opening.reply.headers and x.api is not Api.PASSTHROUGH:
             sent.append(("content-type", "application/json" if opening.tap is None else "text/event-stream"))
         self.watchdog.relay(now)
         self.watchdog.writing_since = now
@@ -72,7 +72,7 @@ class Relay:
             return
         self.x.commitment = Commitment.COMPLETE
 
-    async def _send_stream(self, tap: StreamTap, sent: list[tuple[str, str]]) -> None:
+    async def _send_stream(self, tap: StreamTap | PlainTap, sent: list[tuple[str, str]]) -> None:
         try:
             await self.downstream.begin(self.x.status, sent)
             failure = await self._carry(tap)
@@ -94,7 +94,7 @@ class Relay:
         else:
             await self._break_off(tap, failure)
 
-    async def _carry(self, tap: StreamTap) -> Failure | None:
+    async def _carry(self, tap: StreamTap | PlainTap) -> Failure | None:
         """Relay until the stream ends; None where it ended well."""
         watchdog, opening = self.watchdog, self.opening
         read, feed, write, now = opening.reply.read, tap.feed, self.downstream.write, self.runtime.now
@@ -141,7 +141,7 @@ class Relay:
         except TimeoutError:
             return b""
 
-    async def _break_off(self, tap: StreamTap, failure: Failure) -> None:
+    async def _break_off(self, tap: StreamTap | PlainTap, failure: Failure) -> None:
         """STREAM-ERR: tell the client in the stream, and end the connection so that it notices even if it does not read."""
         self.opening.reply.close()
         self.x.failure = failure

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from proxy.core.backoff import BackoffPolicy
+from proxy.core.balance import Speeds
 from proxy.core.routing import RoutingTable
 from proxy.phases.watchdog import Ticker
 from proxy.ports import ExchangeLog, Upstream
@@ -23,6 +24,7 @@ class Runtime:
     ticker: Ticker = field(init=False)
     rng: random.Random = field(default_factory=random.Random)
     backoff: BackoffPolicy = field(default_factory=BackoffPolicy)
+    speeds: Speeds = field(default_factory=Speeds)
     plain_targets: set[TargetName] = field(default_factory=set)
 
     def __post_init__(self) -> None:

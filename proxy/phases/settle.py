@@ -15,6 +15,9 @@ _ASKED_CHARS_MAX = 128
 
 def settle(x: Exchange, runtime: Runtime) -> None:
     x.request_bytes = len(x.body.raw) if x.body is not None else 0
+    if x.upload is not None:
+        x.request_bytes = x.upload.seen_bytes
+        x.upload.close()
     x.body = None  # the record is made later, and must not keep 32 MiB alive until then
     runtime.log.exchange(partial(_record, x, runtime.now()))
 

@@ -20,6 +20,13 @@ PATHS: Final[Mapping[Api, str]] = MappingProxyType(
         Api.COUNT_TOKENS: "/messages/count_tokens",
         Api.EMBEDDINGS: "/embeddings",
         Api.COMPLETIONS: "/completions",
+        Api.MODERATIONS: "/moderations",
+        Api.IMAGES: "/images/generations",
+        Api.IMAGE_EDITS: "/images/edits",
+        Api.SPEECH: "/audio/speech",
+        Api.TRANSCRIPTIONS: "/audio/transcriptions",
+        Api.TRANSLATIONS: "/audio/translations",
+        Api.RERANK: "/rerank",
     }
 )
 

@@ -21,7 +21,10 @@ _ROWS: Final = (
         title="OpenAI",
         base_url="https://api.openai.com/v1",
         key_vars=("OPENAI_API_KEY",),
-        paths=standard(_CHAT, _RESPONSES, _EMBEDDINGS, _COMPLETIONS),
+        paths=standard(
+            *(_CHAT, _RESPONSES, _EMBEDDINGS, _COMPLETIONS, Api.MODERATIONS),
+            *(Api.IMAGES, Api.IMAGE_EDITS, Api.SPEECH, Api.TRANSCRIPTIONS, Api.TRANSLATIONS),
+        ),
         notes=(
             "OPENAI_BASE_URL is not read: clients set it to reach Penstock, which would then call itself",
             "usage in a stream: a chunk of its own before [DONE], only if asked; absent when the stream is cut",
@@ -34,7 +37,7 @@ _ROWS: Final = (
         base_url="https://api.anthropic.com/v1",
         key_vars=("ANTHROPIC_API_KEY",),
         paths=standard(_CHAT, _MESSAGES, _COUNT),
-        auth_by_api={_MESSAGES: AuthStyle.X_API_KEY, _COUNT: AuthStyle.X_API_KEY},
+        auth_by_api=dict.fromkeys((_MESSAGES, _COUNT, Api.PASSTHROUGH), AuthStyle.X_API_KEY),
         notes=("the native API wants anthropic-version, which clients of it send; the chat layer takes a Bearer key",),
         sources=("platform.claude.com/docs/cli-sdks-libraries/libraries/openai-sdk",),
     ),
@@ -226,7 +229,10 @@ _ROWS: Final = (
         title="vLLM",
         base_url="${VLLM_URL:-http://localhost:8000}/v1",
         key_vars=("VLLM_API_KEY", "HOSTED_VLLM_API_KEY"),
-        paths=standard(_CHAT, _RESPONSES, _MESSAGES, _COUNT, _EMBEDDINGS, _COMPLETIONS),
+        paths=standard(
+            *(_CHAT, _RESPONSES, _MESSAGES, _COUNT, _EMBEDDINGS, _COMPLETIONS),
+            *(Api.TRANSCRIPTIONS, Api.TRANSLATIONS, Api.RERANK),
+        ),
         local=True,
         sources=("docs.vllm.ai/en/latest/serving/openai_compatible_server",),
     ),

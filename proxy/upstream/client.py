@@ -10,7 +10,7 @@ import contextvars
 import itertools
 import ssl
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterator
 from typing import Any, Final
 
 import aiohttp
@@ -84,9 +84,9 @@ class UpstreamClient:
         began = time.monotonic()
         try:
             response = await session.request(
-                "POST",
+                call.method,
                 self._url(call.url, allow_private=call.target.provider.allow_private),
-                data=call.body if len(call.body) <= LARGE_BODY_BYTES else _slices(call.body),
+                data=_data(call.body),
                 headers=call.headers,
                 allow_redirects=False,
                 timeout=self._timeout(call.connect_s),
@@ -239,3 +239,9 @@ def _framing_problem(headers: CIMultiDictProxy[str]) -> str | None:
 async def _slices(body: bytes) -> AsyncIterator[bytes]:
     for start in range(0, len(body), READ_BYTES):
         yield body[start : start + READ_BYTES]
+
+
+def _data(body: bytes | AsyncIterable[bytes]) -> bytes | AsyncIterable[bytes] | None:
+    if isinstance(body, bytes) and len(body) > LARGE_BODY_BYTES:
+        return _slices(body)
+    return body or None  # of nothing, aiohttp would send the length

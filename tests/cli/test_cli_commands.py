@@ -164,7 +164,10 @@ def test_providers_in_json(runner: CliRunner) -> None:
         "id": "openai",
         "active": True,
         "inactive": None,
-        "apis": ["chat", "responses", "embeddings", "completions"],
+        "apis": [
+            *("chat", "responses", "embeddings", "completions", "moderations"),
+            *("images", "image_edits", "speech", "transcriptions", "translations"),
+        ],
         "base_url": "https://api.openai.com/v1",
         "local": False,
     }

@@ -41,6 +41,9 @@ VALID: list[Any] = [
     {"providers": {"openai": {}, "gpu-box": {"like": "vllm", "base_url": "${X:-http://localhost:1}/v1"}}},
     {"providers": {"openai": {"api_key": "env:KEY", "pass_headers": ["x-a"], "enabled": False}}},
     {"defaults": {"timeouts": {"connect": "500ms", "total": "1.5h"}}},
+    {"routes": {"x": {"tiers": [{"targets": ["a/b", {"target": "a/c", "weight": 2}], "balance": "fastest"}]}}},
+    {"routes": {"x": {"tiers": ["a/b"], "params": {"temperature": 0.3, "stop": ["x"], "seed": 1}}}},
+    {"cors": {"origins": ["https://app.example.com", "http://localhost:3000"]}, "default_provider": "openai"},
     {"models": {"gpt-*": "openai/*"}, "default_route": "x", "access": {"mode": "open"}},
 ]
 INVALID: list[Any] = [
@@ -49,7 +52,8 @@ INVALID: list[Any] = [
     {"routes": {"x": {}}},
     {"routes": {"x": {"tiers": []}}},
     {"routes": {"x": {"tiers": ["gpt-4o"]}}},
-    {"routes": {"x": {"tiers": [{"targets": ["openai/x"]}]}}},
+    {"routes": {"x": {"tiers": [{"targets": []}]}}},
+    {"routes": {"x": {"tiers": [{"targets": ["openai/x"], "balance": "cheap"}]}}},
     {"routes": {"x": {"tiers": [5]}}},
     {"providers": {"Open AI": {}}},
     {"providers": {"openai": {"api_key": "sk-literal"}}},
@@ -71,16 +75,18 @@ def test_an_editor_marks_what_is_invalid(data: Any) -> None:
         jsonschema.validate(data, json_schema())
 
 
-def test_an_editor_completes_both_forms_of_a_tier() -> None:
+def test_an_editor_completes_every_form_of_a_tier() -> None:
     made = json_schema()
     forms = made["$defs"]["RouteEntry"]["properties"]["tiers"]["items"]["oneOf"]
-    short, long = forms
+    short, long, balanced = forms
     assert short["type"] == "string"
     assert short["examples"]
     entry = made["$defs"][long["$ref"].rpartition("/")[2]]
     assert entry["type"] == "object"
     assert list(entry["properties"]) == ["target"]
     assert entry["additionalProperties"] is False
+    entry = made["$defs"][balanced["$ref"].rpartition("/")[2]]
+    assert list(entry["properties"]) == ["targets", "balance"]
 
 
 def test_the_schema_shows_no_null_and_no_generated_titles() -> None:

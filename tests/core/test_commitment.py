@@ -251,6 +251,38 @@ MESSAGES: Final[dict[str, list[Piece]]] = {
         event("message_stop", Means.TERMINAL),
     ],
 }
+SPOKEN: Final[dict[str, list[Piece]]] = {
+    "OpenAI": [
+        event("transcript.text.delta", Means.CONTENT, delta="High"),
+        event("transcript.text.segment", Means.CONTENT, text='"transcript.text.done"'),
+        event("transcript.text.done", Means.TERMINAL, TAKEN, text="High", usage=TAKEN),
+    ],
+}
+SOUND: Final[dict[str, list[Piece]]] = {
+    "OpenAI": [
+        event("speech.audio.delta", Means.CONTENT, audio="AAAA"),
+        event("speech.audio.delta", Means.CONTENT, audio="BBBB"),
+        event("speech.audio.done", Means.TERMINAL, TAKEN, usage=TAKEN),
+    ],
+}
+
+
+def image(kind: str, means: Means, figures: dict[str, Any] | None = None, **more: Any) -> Piece:
+    return Piece(data({"type": kind, **more}, name=kind), means, 0 if means is Means.FINISH else None, figures)
+
+
+PICTURES: Final[dict[str, list[Piece]]] = {
+    "OpenAI": [
+        image("image_generation.partial_image", Means.CONTENT, b64_json="iVBOR", partial_image_index=0),
+        image("image_generation.completed", Means.FINISH, TAKEN, b64_json="iVBOR", usage=TAKEN),
+    ],
+    "an edit": [
+        image("image_edit.partial_image", Means.CONTENT, b64_json="iVBOR"),
+        image("image_edit.completed", Means.FINISH, b64_json="iVBOR"),
+        DONE,
+    ],
+}
+
 STREAMS: Final = {
     f"{api.value}: {name}": (api, pieces)
     for api, table in (
@@ -258,6 +290,9 @@ STREAMS: Final = {
         (Api.COMPLETIONS, COMPLETIONS),
         (Api.RESPONSES, RESPONSES),
         (Api.MESSAGES, MESSAGES),
+        (Api.TRANSCRIPTIONS, SPOKEN),
+        (Api.SPEECH, SOUND),
+        (Api.IMAGES, PICTURES),
     )
     for name, pieces in table.items()
 }
@@ -373,7 +408,7 @@ def test_a_stream_is_the_same_in_any_chunking(api: Api, pieces: list[Piece], wit
 @pytest.mark.parametrize(("api", "pieces"), ENDED.values(), ids=ENDED)
 def test_nothing_after_the_end_is_relayed(api: Api, pieces: list[Piece], trailing: bytes) -> None:
     expected = reference(pieces)
-    if trailing == DONE.raw and api in (Api.RESPONSES, Api.MESSAGES):
+    if trailing == DONE.raw and pieces[-1].means is Means.TERMINAL:
         expected = replace(expected, out=expected.out + DONE.raw)  # OpenRouter ends its Responses so
     for how, chunks in chunkings(bytes_of(pieces) + trailing):
         assert run(StreamTap(DIALECTS[api]), chunks, clean=False) == expected, how
@@ -612,12 +647,16 @@ ERRORS = {
     "Responses, a flat error event": (Api.RESPONSES, b'event: error\ndata: {"message":"m"}\n\n'),
     "Messages": (Api.MESSAGES, b'event: error\ndata: {"type":"error","error":{"type":"overloaded_error"}}\n\n'),
     "Messages, untyped": (Api.MESSAGES, b'data: {"error":{"message":"m"}}\n\n'),
+    "images": (Api.IMAGES, b'event: error\ndata: {"type":"error","error":{"message":"m"}}\n\n'),
+    "transcriptions": (Api.TRANSCRIPTIONS, b'data: {"error":{"message":"m"}}\n\n'),
 }
 FIRST = {
     Api.CHAT: says("a").raw,
     Api.COMPLETIONS: b'data: {"choices":[{"text":"a","index":0,"finish_reason":null}]}\n\n',
     Api.RESPONSES: event("response.output_text.delta", Means.CONTENT, delta="a").raw,
     Api.MESSAGES: event("content_block_delta", Means.CONTENT).raw,
+    Api.IMAGES: event("image_generation.partial_image", Means.CONTENT).raw,
+    Api.TRANSCRIPTIONS: event("transcript.text.delta", Means.CONTENT).raw,
 }
 
 
@@ -816,6 +855,8 @@ EDGES = {
         True,
         {"input_tokens": 5},
     ),
+    "an image": (Api.IMAGES, b'","usage":{"a":1},"type":"image_generation.completed"}\n\n', True, {"a": 1}),
+    "a part of an image": (Api.IMAGES, b'","type":"image_generation.partial_image"}\n\n', False, None),
     "Responses, more to come": (Api.RESPONSES, b'"},"type":"response.output_item.done"}\n\n', False, None),
 }
 

@@ -41,6 +41,7 @@ CONTRACT: dict[str, set[int]] = {
 BEYOND: dict[str, tuple[int | None, str]] = {
     "not_found": (404, "a path that is not served"),
     "method_not_allowed": (405, "a path that is served, by another method"),
+    "origin_not_allowed": (403, "a web page of an origin that is not listed"),
     "upgrade_not_supported": (426, "the contract gives the status without a code"),
     "client_cancelled": (499, "log and ledger only"),
     "client_stalled": (499, "log and ledger only"),

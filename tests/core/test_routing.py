@@ -17,6 +17,7 @@ from proxy.core.routing import (
     Route,
     RoutingTable,
     Target,
+    Tier,
     Timeouts,
     considered,
     listing,
@@ -53,7 +54,8 @@ USUAL = Timeouts()
 def route(name: str, *targets: str, enabled: bool = True) -> Route:
     known = {one.id: one for one in (OPENAI, ANTHROPIC, GROQ, VLLM, PERPLEXITY)}
     tiers = tuple(
-        (Target(known[ProviderId(head)], model),) for head, _, model in (target.partition("/") for target in targets)
+        Tier((Target(known[ProviderId(head)], model),))
+        for head, _, model in (target.partition("/") for target in targets)
     )
     return Route(RouteName(name), tiers, FAST, enabled=enabled)
 
@@ -88,7 +90,7 @@ DEMO_TABLE = replace(
     TABLE,
     providers={**TABLE.providers, DEMO.id: DEMO},
     routes={
-        one.name: replace(one, tiers=(*one.tiers, (Target(DEMO, one.targets[0].model),)))
+        one.name: replace(one, tiers=(*one.tiers, Tier((Target(DEMO, one.targets[0].model),))))
         for one in (*ROUTES, Route(RouteName("demo"), (), USUAL))
         if one.tiers
     },

@@ -220,7 +220,7 @@ async def test_expect_100_continue_is_answered_after_the_head_is_accepted(gatewa
 
 
 async def test_a_body_that_makes_no_progress_is_given_up(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proxy.edge.downstream.BODY_PROGRESS_S", 0.2)
+    monkeypatch.setattr("proxy.edge.request_body.PROGRESS_S", 0.2)
     client = await Connection.open(gateway.port)
     client.writer.write(
         f"POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{{".encode()

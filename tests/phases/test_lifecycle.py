@@ -33,7 +33,31 @@ SCRIPTS: dict[str, tuple[bool, list[tuple[int, Steps] | Fault]]] = {
     "empty, then a stream": (True, [(200, [b""]), (200, STREAM)]),
     "429 everywhere": (False, [(429, [b"{}"]), (429, [b"{}"])]),
     "stale, then fresh": (False, [Fault(FailureKind.STALE_CONNECTION, "gone"), (200, [JSON])]),
+    "form": (False, [(200, [JSON])]),
+    "form, 500, then json": (False, [(500, [b'{"error":{"message":"no"}}']), (200, [JSON])]),
 }
+
+
+FORM = (
+    b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\nsound\r\n--b\r\n'
+    b'Content-Disposition: form-data; name="model"\r\n\r\nroute\r\n--b--\r\n'
+)
+FORM_TYPE = "multipart/form-data; boundary=b"
+
+
+class FakeBody:
+    """The form, seven bytes a read."""
+
+    def __init__(self) -> None:
+        self.closed = 0
+        self.length = len(FORM)
+
+    async def at(self, position: int) -> bytes:
+        await asyncio.sleep(0)
+        return FORM[position : position + 7]
+
+    def close(self) -> None:
+        self.closed += 1
 
 
 class FakeReply:
@@ -62,12 +86,15 @@ class FakeUpstream:
     def __init__(self, answers: list[tuple[int, Steps] | Fault], *, streamed: bool) -> None:
         self.replies: list[FakeReply] = []
         self.calls: list[Call] = []
+        self.received: list[bytes] = []
         self._answers = iter(answers)
         self._content_type = "text/event-stream" if streamed else "application/json"
 
     async def send(self, call: Call) -> FakeReply | Fault:
         self.calls.append(call)
         await asyncio.sleep(0)
+        if not isinstance(call.body, bytes):
+            self.received.append(b"".join([part async for part in call.body]))
         answer = next(self._answers)
         if isinstance(answer, Fault):
             return answer
@@ -83,10 +110,14 @@ class FakeDownstream:
         self.ends: list[str] = []
         self._body = body
         self._gone_at = gone_at
+        self.upload_body = FakeBody()
 
     async def body(self, bytes_max: int) -> bytes:
         await asyncio.sleep(0)
         return self._body
+
+    def upload(self, bytes_max: int) -> FakeBody:
+        return self.upload_body
 
     async def begin(self, status: int, headers: Iterable[tuple[str, str]]) -> None:
         await self.write(b"")
@@ -132,7 +163,12 @@ routes: {route: {tiers: [a/m, b/m]}}
         body = orjson.dumps({"model": "route", "stream": streamed, "messages": []})
         self.downstream = FakeDownstream(body, gone_at=gone_at)
         self.runtime = Runtime(table, self.upstream, self.log, time.monotonic, time.time)
-        self.x = Exchange(ExchangeId("x"), Api.CHAT, "POST", "/v1/chat/completions", {}, time.monotonic())
+        self.is_form = script.startswith("form")
+        api, path = (
+            (Api.TRANSCRIPTIONS, "/v1/audio/transcriptions") if self.is_form else (Api.CHAT, "/v1/chat/completions")
+        )
+        given = {"content-type": FORM_TYPE} if self.is_form else {}
+        self.x = Exchange(ExchangeId("x"), api, "POST", path, given, time.monotonic())
 
     async def run(self) -> None:
         await lifecycle.run(self.x, self.runtime, self.downstream)
@@ -142,6 +178,7 @@ routes: {route: {tiers: [a/m, b/m]}}
         assert not self.log.bugs
         assert all(reply.let_go for reply in self.upstream.replies)
         assert len(self.downstream.ends) <= 1
+        assert not self.is_form or self.downstream.upload_body.closed or self.x.upload is None
         return record
 
 
@@ -154,6 +191,8 @@ OUTCOMES = {
     "empty, then a stream": "ok",
     "429 everywhere": "failed",
     "stale, then fresh": "ok",
+    "form": "ok",
+    "form, 500, then json": "ok",
 }
 
 
@@ -164,6 +203,7 @@ async def test_it_runs_to_its_end(script: str) -> None:
     record = scene.check()
     assert record["outcome"] == OUTCOMES[script]
     assert record["attempts"] == len(scene.upstream.calls)
+    assert set(scene.upstream.received) <= {FORM.replace(b"route", b"m")}
     assert scene.downstream.ends == {"ok": ["end"] if scene.x.streamed else ["answer"]}.get(
         record["outcome"], ["break_off"] if record["outcome"] == "partial" else ["answer"]
     )

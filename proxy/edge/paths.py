@@ -1,0 +1,42 @@
+"""Which path is what: the one table of the surface."""
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from proxy.core.nearest import did_you_mean
+from proxy.providers.catalogue import PATHS
+from proxy.terms import Api
+
+EXCHANGES: Final[Mapping[str, Api]] = {f"{prefix}{path}": api for api, path in PATHS.items() for prefix in ("/v1", "")}
+LIVE: Final = frozenset({"/livez", "/health/live", "/health/liveness", "/health/liveliness"})
+READY: Final = frozenset({"/readyz", "/health/ready", "/health/readiness"})
+MODELS: Final = re.compile(r"(?:/v1)?/models(?:/(.+))?")
+HEALTH: Final = "/health"
+PASSED_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
+
+# What two parsers could read differently does not go to a provider under its key: dots as segments, empty segments, and
+# anything but plain characters in percent form.
+_PASSED: Final = re.compile(
+    r"/v1(?:/(?!\.{1,2}(?:[/?]|$))(?:[A-Za-z0-9._~:@!$&'()*+,;=-]|%(?!2[eEfF]|5[cC]|[01]|7[fF])[0-9A-Fa-f]{2})+)+"
+    r"(?:\?[\x21-\x22\x24-\x7e]*)?"
+)
+
+
+def is_passed(method: str, raw_path: str) -> bool:
+    """Whether a request may be relayed to a provider as it is, query and all."""
+    return method in PASSED_METHODS and _PASSED.fullmatch(raw_path) is not None
+
+
+def allowed(path: str) -> tuple[str, ...]:
+    """The methods of a path of the surface; none where it is no such path."""
+    if path in EXCHANGES:
+        return ("POST",)
+    is_read = path in LIVE or path in READY or path == HEALTH or MODELS.fullmatch(path) is not None
+    return ("GET", "HEAD") if is_read else ()
+
+
+def nearest(path: str) -> str:
+    """A hint for a path that is none."""
+    known = [*(f"/v1{path}" for path in PATHS.values()), "/v1/models", HEALTH, *sorted(LIVE), *sorted(READY)]
+    return did_you_mean(path, known)
