@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import orjson
 
@@ -12,6 +12,7 @@ from proxy.config.address import expand, refusal
 from proxy.config.check import RESERVED, check
 from proxy.config.problem import ConfigError, Problem
 from proxy.config.read import BYTES_MAX, read
+from proxy.core.backoff import RetryPolicy
 from proxy.core.routing import AuthStyle, Balance, Provider, Route, RoutingTable, Target, Tier, Timeouts
 from proxy.providers.catalogue import PATHS, CatalogueRow
 from proxy.providers.rows import CATALOGUE
@@ -80,6 +81,7 @@ def _table(file: schema.File, environ: Mapping[str, str], listening: frozenset[P
         for provider_id in dict.fromkeys((*CATALOGUE, *entries))
     }
     defaults = _timeouts(Timeouts(), file.defaults.timeouts)
+    retry = _retry(RetryPolicy(), file.defaults.retry)
     routes = {
         RouteName(name): Route(
             name=RouteName(name),
@@ -87,6 +89,7 @@ def _table(file: schema.File, environ: Mapping[str, str], listening: frozenset[P
             timeouts=_timeouts(defaults, entry.timeouts),
             about=entry.about,
             enabled=entry.enabled,
+            retry=_retry(retry, entry.retry),
             params=tuple((name, orjson.dumps(value)) for name, value in entry.params.items()),
         )
         for name, entry in file.routes.items()
@@ -100,12 +103,25 @@ def _table(file: schema.File, environ: Mapping[str, str], listening: frozenset[P
         default_route,
         defaults,
         default_provider=default_provider,
+        retry=retry,
         cors_origins=frozenset(file.cors.origins),
     )
 
 
 def _timeouts(inherited: Timeouts, given: schema.Timeouts) -> Timeouts:
     return replace(inherited, **{f"{name}_s": value for name, value in given if value is not None})
+
+
+def _retry(inherited: RetryPolicy, given: schema.Retry) -> RetryPolicy:
+    values: dict[str, Any] = {
+        "attempts": given.attempts,
+        "first_s": given.backoff,
+        "factor": given.factor,
+        "max_s": given.max,
+        "jitter": given.jitter,
+        "budget": given.budget if isinstance(given, schema.DefaultRetry) else None,
+    }
+    return replace(inherited, **{name: value for name, value in values.items() if value is not None})
 
 
 def _tier(entry: str | schema.TierEntry | schema.BalancedTier, providers: Mapping[ProviderId, Provider]) -> Tier:

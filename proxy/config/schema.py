@@ -7,7 +7,7 @@ version will know is refused by that name, so that nobody believes in a budget t
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, Final, Literal
 
 import orjson
@@ -29,6 +29,7 @@ _HEADER: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
 
 _ORIGIN: Final = r"[a-z][a-z0-9+.-]*://[a-z0-9.\-\[\]:_]{1,253}"
 WEIGHT_MAX: Final = 1_000_000
+ATTEMPTS_MAX: Final = 10
 # What says which answer is asked for, and in which form: a default for it would change what a request means.
 REFUSED_PARAMS: Final = frozenset({"model", "messages", "prompt", "stream", "stream_options", "n", "input"})
 
@@ -120,10 +121,20 @@ def _access_mode(value: object) -> str:
     return "open"
 
 
-def _weight(value: object) -> float:
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= WEIGHT_MAX:
-        return float(value)
-    raise _invalid(f"expected a weight above 0 and up to {WEIGHT_MAX}, got {shown(value)}")
+def _number(what: str, least: float, most: float, *, above: bool = False) -> Callable[[object], float]:
+    def checked(value: object) -> float:
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if is_number and least <= float(value) <= most and not (above and value == least):  # type: ignore[arg-type] # a number
+            return float(value)  # type: ignore[arg-type] # likewise
+        raise _invalid(f"expected {what} up to {most:.0f}, got {shown(value)}")
+
+    return checked
+
+
+def _attempts(value: object) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= ATTEMPTS_MAX:
+        return value
+    raise _invalid(f"expected a whole number from 1 to {ATTEMPTS_MAX}, got {shown(value)}")
 
 
 def _balance(value: object) -> str:
@@ -193,8 +204,21 @@ HeaderName = Annotated[
 ]
 Weight = Annotated[
     float,
-    BeforeValidator(_weight),
+    BeforeValidator(_number("a weight above 0 and", 0, WEIGHT_MAX, above=True)),
     WithJsonSchema({"type": "number", "exclusiveMinimum": 0, "maximum": WEIGHT_MAX}),
+]
+Share = Annotated[
+    float,
+    BeforeValidator(_number("a share from 0", 0, 1)),
+    WithJsonSchema({"type": "number", "minimum": 0, "maximum": 1}),
+]
+Factor = Annotated[
+    float,
+    BeforeValidator(_number("a factor from 1", 1, 100)),
+    WithJsonSchema({"type": "number", "minimum": 1, "maximum": 100}),
+]
+Attempts = Annotated[
+    int, BeforeValidator(_attempts), WithJsonSchema({"type": "integer", "minimum": 1, "maximum": ATTEMPTS_MAX})
 ]
 BalanceName = Annotated[
     Literal["weighted", "fastest"],
@@ -233,12 +257,29 @@ class Timeouts(Section):
     total: Duration | None = Field(default=None, description="For the whole exchange.")
 
 
+class Retry(Section):
+    """How often a target is asked again, before anything has been sent to the client. What is absent is inherited."""
+
+    attempts: Attempts | None = Field(default=None, description="The most sends to one target, the first one included.")
+    backoff: Duration | None = Field(default=None, description="The wait before the first repeat.")
+    factor: Factor | None = Field(default=None, description="How much longer each further wait is.")
+    max: Duration | None = Field(default=None, description="The longest wait; a longer Retry-After is the client's.")
+    jitter: Share | None = Field(default=None, description="The share by which a wait may be shorter or longer.")
+
+
+class DefaultRetry(Retry):
+    """What every route inherits of it, and what all routes share."""
+
+    budget: Share | None = Field(default=None, description="Repeats and hedges, as a share of all requests.")
+
+
 class Defaults(Section):
     """What every route inherits."""
 
-    later = frozenset({"retry", "breaker", "on_disconnect", "cache", "cost_tier", "params"})
+    later = frozenset({"breaker", "on_disconnect", "cache", "cost_tier", "params"})
 
     timeouts: Timeouts = Field(default_factory=Timeouts, description="Waiting times of every route.")
+    retry: DefaultRetry = Field(default_factory=DefaultRetry, description="Repeats on the same target.")
 
 
 class ProviderEntry(Section):
@@ -326,7 +367,6 @@ class RouteEntry(Section):
         {
             "cost_tier",
             "cache",
-            "retry",
             "breaker",
             "on_disconnect",
             "balance",
@@ -350,6 +390,7 @@ class RouteEntry(Section):
         description="Members for the body of a chat or completions request, inserted where the client is silent.",
     )
     timeouts: Timeouts = Field(default_factory=Timeouts, description="Waiting times of this route alone.")
+    retry: Retry = Field(default_factory=Retry, description="Repeats on the same target, in this route alone.")
     enabled: bool = Field(default=True, description="false switches the route off.")
 
 
@@ -413,8 +454,10 @@ SECTIONS: Final[Mapping[tuple[str, ...], type[Section]]] = {
     ("providers", "*"): ProviderEntry,
     ("defaults",): Defaults,
     ("defaults", "timeouts"): Timeouts,
+    ("defaults", "retry"): DefaultRetry,
     ("routes", "*"): RouteEntry,
     ("routes", "*", "timeouts"): Timeouts,
+    ("routes", "*", "retry"): Retry,
     ("routes", "*", "tiers", "*"): TierEntry,
     ("routes", "*", "tiers", "*", "targets", "*"): WeightedTarget,
     ("access",): Access,

@@ -20,12 +20,12 @@ class Blame(Enum):
 
 
 class Again(Enum):
-    """Whether the same target may be asked once more, before commitment."""
+    """Whether the same target may be asked again, before commitment."""
 
     NEVER = auto()
     ONCE_FRESH = auto()  # at once, on a fresh connection
     ONCE_WITHOUT = auto()  # at once, without the field that was refused
-    ONCE_BACKED_OFF = auto()
+    BACKED_OFF = auto()  # as often as the route's policy says
     AFTER_HINT = auto()  # when the provider's own hint says so, if the deadline allows
 
 
@@ -152,9 +152,9 @@ TABLE: Final[Mapping[FailureKind, Row]] = MappingProxyType(
         _K.QUOTA_EXHAUSTED: Row(
             _B.UPSTREAM, _A.NEVER, True, _T.COOL_DOWN_LONG, 503, "upstream_quota_exhausted", _C.NONE
         ),
-        _K.OVERLOADED: Row(_B.UPSTREAM, _A.NEVER, True, _T.FAILURE, 503, "upstream_overloaded", _C.NONE),
-        _K.SERVER_ERROR: Row(_B.UPSTREAM, _A.ONCE_BACKED_OFF, True, _T.FAILURE, 502, "upstream_error", _C.NONE),
-        _K.CONNECT_FAILED: Row(_B.UPSTREAM, _A.NEVER, True, _T.FAILURE, 502, "upstream_unreachable", _C.NONE),
+        _K.OVERLOADED: Row(_B.UPSTREAM, _A.BACKED_OFF, True, _T.FAILURE, 503, "upstream_overloaded", _C.NONE),
+        _K.SERVER_ERROR: Row(_B.UPSTREAM, _A.BACKED_OFF, True, _T.FAILURE, 502, "upstream_error", _C.NONE),
+        _K.CONNECT_FAILED: Row(_B.UPSTREAM, _A.BACKED_OFF, True, _T.FAILURE, 502, "upstream_unreachable", _C.NONE),
         _K.TLS_FAILED: Row(_B.UPSTREAM, _A.NEVER, True, _T.FAILURE, 502, "upstream_unreachable", _C.NONE),
         _K.CONNECT_TIMEOUT: Row(_B.UPSTREAM, _A.NEVER, True, _T.FAILURE, 504, "upstream_timeout", _C.NONE),
         _K.STALE_CONNECTION: Row(_B.UPSTREAM, _A.ONCE_FRESH, True, _T.IGNORE, 502, "upstream_unreachable", _C.NONE),

@@ -11,6 +11,8 @@ from enum import Enum
 from itertools import chain
 from typing import Final, NamedTuple
 
+from proxy.core import backoff
+from proxy.core.backoff import RetryPolicy
 from proxy.core.failure import Failure, FailureKind
 from proxy.core.nearest import did_you_mean
 from proxy.terms import Api, ProviderId, RouteName, TargetName
@@ -109,6 +111,7 @@ class Route:
     about: str = ""
     enabled: bool = True
     params: tuple[tuple[str, bytes], ...] = ()
+    retry: RetryPolicy = backoff.STANDARD
 
     @property
     def targets(self) -> tuple[Target, ...]:
@@ -140,6 +143,7 @@ class Plan:
     timeouts: Timeouts
     tiers: tuple[Tier, ...] = ()
     params: tuple[tuple[str, bytes], ...] = ()
+    retry: RetryPolicy = backoff.STANDARD
 
 
 class Pattern(NamedTuple):
@@ -180,6 +184,7 @@ class RoutingTable:
     timeouts: Timeouts
     demo: Provider | None = None
     default_provider: ProviderId | None = None
+    retry: RetryPolicy = backoff.STANDARD
     cors_origins: frozenset[str] = frozenset()
     patterns: tuple[Pattern, ...] = field(init=False, repr=False, compare=False)
     planned: dict[tuple[str, Api], Plan | Failure] = field(init=False, repr=False, compare=False)
@@ -313,9 +318,9 @@ def _chosen(table: RoutingTable, ask: _Ask, route: Route | None, candidates: tup
         who = _quoted(ask.name) if route is None else f"route '{route.name}'"
         return _nothing_left(table, ask, who, candidates)
     if route is None:
-        return Plan(ask.name, None, tuple(chosen), tuple(skipped), table.timeouts)
+        return Plan(ask.name, None, tuple(chosen), tuple(skipped), table.timeouts, retry=table.retry)
     tiers = _left(route.tiers, chosen) if any(tier.balance is not None for tier in route.tiers) else ()
-    return Plan(ask.name, route.name, tuple(chosen), tuple(skipped), route.timeouts, tiers, route.params)
+    return Plan(ask.name, route.name, tuple(chosen), tuple(skipped), route.timeouts, tiers, route.params, route.retry)
 
 
 def _left(tiers: tuple[Tier, ...], chosen: list[Target]) -> tuple[Tier, ...]:

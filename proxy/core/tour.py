@@ -1,6 +1,6 @@
 """Which target is asked next, after which wait: the order of an exchange's attempts.
 
-Every planned target gets one send, in the plan's order; then those whose failure allows it get another, the soonest first.
+Every planned target gets one send, in the plan's order; then those whose failure allows it get more, the soonest first.
 A failure that may be cured at once (a stale connection, a refused `stream_options`) is cured before the next target.
 What ends the tour: a failure that no other target would cure, or nothing left to ask.
 
@@ -12,17 +12,20 @@ Held by `tests/core/test_tour.py`.
 import random
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from proxy.core import backoff
-from proxy.core.backoff import BackoffPolicy
+from proxy.core.backoff import RetryPolicy
 from proxy.core.failure import Again, Failure
 from proxy.core.routing import Target
 
 
 @dataclass(slots=True)
 class Step:
-    """Ask `target`, not before ``not_before`` (monotonic seconds), on a fresh connection, without asking for usage."""
+    """Ask `target`, not before ``not_before`` (monotonic seconds), on a fresh connection, without asking for usage.
+
+    ``repeat``: how often it has been asked before, cures apart.
+    """
 
     target: Target
     not_before: float = 0.0
@@ -36,7 +39,7 @@ class Tour:
 
     __slots__ = ("_cure", "_planned", "_policy", "_repeats", "_rng", "_step")
 
-    def __init__(self, targets: Sequence[Target], policy: BackoffPolicy, rng: random.Random) -> None:
+    def __init__(self, targets: Sequence[Target], policy: RetryPolicy, rng: random.Random) -> None:
         self._planned = deque(targets)
         self._policy = policy
         self._rng = rng
@@ -61,7 +64,6 @@ class Tour:
         """Take note of how the last step failed."""
         step = self._step
         assert step is not None  # noqa: S101 - a failure is always a step's
-        first = step.repeat == 0
         match failure.row.again:
             case Again.ONCE_FRESH if not step.fresh:
                 self._cure = Step(step.target, fresh=True, plain=step.plain, repeat=step.repeat)
@@ -69,20 +71,30 @@ class Tour:
             case Again.ONCE_WITHOUT if not step.plain:
                 self._cure = Step(step.target, plain=True, repeat=step.repeat)
                 return
-            case Again.ONCE_BACKED_OFF if first:
+            case Again.BACKED_OFF:
                 hint_s = failure.retry_after_s or 0.0
-                wait_s = max(backoff.delay(1, self._policy, self._rng), hint_s)
+                wait_s = max(backoff.delay(step.repeat + 1, self._policy, self._rng), hint_s)
                 if hint_s <= self._policy.max_s:
-                    self._repeats.append(Step(step.target, now + wait_s, plain=step.plain, repeat=1))
-            case Again.AFTER_HINT if first and failure.retry_after_s is not None:
+                    self._repeat(step, now + wait_s)
+            case Again.AFTER_HINT if failure.retry_after_s is not None:
                 # A longer wait is the client's to decide: it is told in `retry-after`.
                 if failure.retry_after_s <= self._policy.max_s:
-                    self._repeats.append(Step(step.target, now + failure.retry_after_s, plain=step.plain, repeat=1))
+                    self._repeat(step, now + failure.retry_after_s)
             case _:
                 pass
         if not failure.row.next_target:
             self._planned.clear()
             self._repeats.clear()
+
+    def postpone(self, at: float) -> None:
+        """The last step was not taken: its target is not to be asked before `at`."""
+        step = self._step
+        assert step is not None  # noqa: S101 - it is the last one
+        self._repeats.append(replace(step, not_before=at))
+
+    def _repeat(self, step: Step, not_before: float) -> None:
+        if step.repeat + 1 < self._policy.attempts:
+            self._repeats.append(Step(step.target, not_before, plain=step.plain, repeat=step.repeat + 1))
 
 
 def verdict(failures: Sequence[Failure]) -> Failure:

@@ -30,14 +30,21 @@ USAGE_ASKED: Final = ("stream_options", b'{"include_usage":true}')
 
 async def attempt(x: Exchange, runtime: Runtime, plan: Plan, watchdog: Watchdog) -> Opening:
     """The first answer that begins. Raises `Rejected` when no target's does."""
-    way = Tour(plan.targets, runtime.backoff, runtime.rng)
+    way = Tour(plan.targets, plan.retry, runtime.rng)
+    runtime.retry_budget.note_request(runtime.now())
     while (step := way.next()) is not None:
         if max(step.not_before, runtime.now()) >= x.total_at:
             break  # the deadline is nearer than the wait
         if step.not_before > runtime.now():
             x.upstream_wait_s += step.not_before - runtime.now()  # waiting is not Penstock's own work
             await asyncio.sleep(step.not_before - runtime.now())
-        outcome = await _ask(x, runtime, plan, step, watchdog)
+        if step.repeat and not runtime.retry_budget.try_take(runtime.now()):
+            continue
+        try:
+            outcome = await _ask(x, runtime, plan, step, watchdog)
+        finally:
+            if step.repeat:
+                runtime.retry_budget.give_back()
         if isinstance(outcome, Opening):
             return outcome
         if x.api is Api.PASSTHROUGH:

@@ -4,8 +4,8 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from proxy.core.backoff import BackoffPolicy
 from proxy.core.balance import Speeds
+from proxy.core.retry_budget import RetryBudget
 from proxy.core.routing import RoutingTable
 from proxy.phases.watchdog import Ticker
 from proxy.ports import ExchangeLog, Upstream
@@ -22,10 +22,11 @@ class Runtime:
     now: Callable[[], float]
     wall: Callable[[], float]
     ticker: Ticker = field(init=False)
+    retry_budget: RetryBudget = field(init=False)
     rng: random.Random = field(default_factory=random.Random)
-    backoff: BackoffPolicy = field(default_factory=BackoffPolicy)
     speeds: Speeds = field(default_factory=Speeds)
     plain_targets: set[TargetName] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.ticker = Ticker(self.now)
+        self.retry_budget = RetryBudget(self.table.retry.budget)

@@ -136,8 +136,8 @@ _REFUSED: Final = (
     Row(
         "503",
         _refusal("InternalServerError", 503, "upstream_overloaded", "This is a 503."),
-        Logged("raw/status:503", "chat", "failed", "upstream_overloaded"),
-        upstream={"status:503": 1},
+        Logged("raw/status:503", "chat", "failed", "upstream_overloaded", attempts=3),
+        upstream={"status:503": 3},
     ),
     Row(
         "504",
@@ -189,15 +189,15 @@ _FORMS: Final = tuple(
                 "request_id": is_id,
             }
         },
-        # A 502 is tried once more by Penstock itself, a 4xx never; the SDK sends neither again.
+        # A 502 is tried twice more by Penstock itself, a 4xx never; the SDK sends neither again.
         logged=Logged(
             f"raw/{name}",
             "chat",
             "failed" if form.status >= 500 else "refused",
             "upstream_error" if form.status >= 500 else "invalid_request",
-            attempts=2 if form.status >= 500 else 1,
+            attempts=3 if form.status >= 500 else 1,
         ),
-        upstream={name: 2 if form.status >= 500 else 1},
+        upstream={name: 3 if form.status >= 500 else 1},
     )
     for name, form in FORMS.items()
 )

@@ -3,10 +3,10 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.core.backoff import BackoffPolicy, delay
+from proxy.core.backoff import RetryPolicy, delay
 
 _POLICIES = st.builds(
-    BackoffPolicy,
+    RetryPolicy,
     first_s=st.floats(0.001, 60),
     factor=st.floats(1, 10),
     max_s=st.floats(0.001, 600),
@@ -15,7 +15,7 @@ _POLICIES = st.builds(
 
 
 @given(repeat=st.integers(1, 100), policy=_POLICIES, seed=st.integers())
-def test_a_delay_grows_to_its_bound_within_its_jitter(repeat: int, policy: BackoffPolicy, seed: int) -> None:
+def test_a_delay_grows_to_its_bound_within_its_jitter(repeat: int, policy: RetryPolicy, seed: int) -> None:
     exact = policy.first_s
     for _ in range(repeat - 1):
         exact = min(exact * policy.factor, policy.max_s)
@@ -26,7 +26,7 @@ def test_a_delay_grows_to_its_bound_within_its_jitter(repeat: int, policy: Backo
 
 
 def test_the_first_delays() -> None:
-    policy = BackoffPolicy(jitter=0.0)
+    policy = RetryPolicy(jitter=0.0)
     assert [round(delay(repeat, policy, random.Random(0)), 3) for repeat in (1, 2, 3, 6, 7, 50)] == [
         0.1,
         0.2,
