@@ -8,7 +8,7 @@
 """
 
 from dataclasses import dataclass
-from enum import Enum
+from enum import Enum, IntEnum
 from typing import Final, NewType
 
 ProviderId = NewType("ProviderId", str)
@@ -38,6 +38,14 @@ class Api(Enum):
     TRANSLATIONS = "translations"
     RERANK = "rerank"
     PASSTHROUGH = "passthrough"  # any other path: relayed to one provider, without a target
+
+
+class Role(IntEnum):
+    """What somebody may do; each may do what those before it may."""
+
+    USER = 1
+    VIEWER = 2
+    ADMIN = 3
 
 
 class Commitment(Enum):

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import orjson
 
 from proxy.config.resolve import parse
+from proxy.edge.admin.shell import AdminKey
 from proxy.server.serve import Options, Service
 
 CHAT = "/v1/chat/completions"
@@ -26,6 +27,7 @@ class RecordingLog:
     def __init__(self) -> None:
         self.exchanges: list[dict[str, Any]] = []
         self.bugs: list[BaseException] = []
+        self.events: list[dict[str, object]] = []
 
     def exchange(self, tell: Callable[[], Mapping[str, object]]) -> None:
         self.exchanges.append(dict(tell()))
@@ -34,7 +36,7 @@ class RecordingLog:
         self.bugs.append(error)
 
     def event(self, message: str, **facts: object) -> None:
-        return
+        self.events.append({"message": message, **facts})
 
     def close(self) -> None:
         return
@@ -82,10 +84,19 @@ def _asked(path: str) -> dict[str, Any]:
             return {"prompt": "How high is the water?"}
 
 
-async def start_gateway(config: str, environ: Mapping[str, str] | None = None, *, demo: bool = False) -> Gateway:
+async def start_gateway(
+    config: str,
+    environ: Mapping[str, str] | None = None,
+    *,
+    demo: bool = False,
+    admin_key: str | None = None,
+    **options: Any,
+) -> Gateway:
+    """``options``: more of `Options`. Without ``admin_key`` the admin API is off."""
     log = RecordingLog()
     table = parse(config, "routes.yaml", environ or {})
-    service = Service(Options(Path("routes.yaml"), port=0, demo=demo, drain_s=0.2), table, log)
+    asked = Options(Path("routes.yaml"), port=0, demo=demo, drain_s=0.2, **options)
+    service = Service(asked, table, log, admin_key=None if admin_key is None else AdminKey(admin_key))
     await service.start()
     return Gateway(service, log)
 

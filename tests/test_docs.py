@@ -1,6 +1,10 @@
 """What the documents say is what the code does."""
 
+import os
 import re
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +12,10 @@ import pytest
 from proxy.cli.announce import announcement
 from proxy.config.resolve import parse
 from proxy.core.failure import TABLE
+from proxy.edge.admin.table import ENDPOINTS
 from proxy.providers.rows import CATALOGUE
+from proxy.server.settings import VARIABLES, Settings
+from tests.server.process import config_file, serving
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -40,8 +47,39 @@ def test_the_environment_example_lists_every_variable() -> None:
     listed = set(re.findall(r"^([A-Z_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
     templates = " ".join(row.base_url for row in CATALOGUE.values())
     read = {name for row in CATALOGUE.values() for name in row.key_vars} | set(re.findall(r"\$\{([A-Z_]+)", templates))
-    read |= {"PENSTOCK_CONFIG", "PENSTOCK_HOST", "PENSTOCK_PORT"}
-    assert listed == read
+    assert listed == read | set(VARIABLES)
+
+
+def test_what_the_environment_example_sets_is_what_counts_without_it() -> None:
+    lines = re.findall(r"^(PENSTOCK_[A-Z_]+)=(\S*)\s+#", (ROOT / ".env.example").read_text(), re.MULTILINE)
+    assert [name for name, _ in lines] == list(VARIABLES)
+    given = Settings.of(dict(lines))
+    assert given == replace(Settings(), config=Path("config/routes.yaml"))
+
+
+def test_the_operators_page_lists_every_admin_endpoint() -> None:
+    listed = re.findall(r"^\| `([A-Z]+) (/admin/\S+)` \|", (ROOT / "docs/operating.md").read_text(), re.MULTILINE)
+    assert listed == [(one.method, one.path) for one in ENDPOINTS]
+
+
+def test_the_operators_examples_run(tmp_path: Path) -> None:
+    """Each line, against a server that made its own key."""
+    (block,) = re.findall(r"```sh\n(.*?)```", (ROOT / "docs/operating.md").read_text(), re.DOTALL)
+    environ = {"PENSTOCK_ADMIN_KEY": "", "PENSTOCK_DATA": str(tmp_path / "data")}
+    config = config_file(tmp_path, "routes: {general: {tiers: [openai/gpt-4o-mini]}}")
+    with serving("--config", config, "--demo", environ=environ) as (_, port, _):
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        for line in block.splitlines():
+            ran = subprocess.run(
+                ["bash", "-euo", "pipefail", "-c", line.replace("4020", str(port))],
+                capture_output=True,
+                text=True,
+                check=False,
+                cwd=tmp_path,
+                env={"PATH": path, "PENSTOCK_PORT": str(port)},
+            )
+            assert (ran.returncode, ran.stderr) == (0, ""), line
+            assert "demo" in ran.stdout or config in ran.stdout
 
 
 def test_every_code_of_the_failure_table_is_documented() -> None:

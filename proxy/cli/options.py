@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 import click
 
+from proxy.server.settings import BadSettings, Settings
+
 if TYPE_CHECKING:
     from proxy.config.problem import ConfigError
     from proxy.core.routing import RoutingTable
@@ -30,6 +32,15 @@ def config_option(command: _Command) -> _Command:
     )(command)
 
 
+def settings() -> Settings:
+    """What the environment says now. Errors: ends the command with exit code 2."""
+    try:
+        return Settings.of(os.environ)
+    except BadSettings as bad:
+        click.echo(str(bad), err=True)
+        sys.exit(EXIT_USAGE)
+
+
 def json_option(command: _Command) -> _Command:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")(command)
 
@@ -39,7 +50,7 @@ def config_path(given: Path | None) -> Path:
 
     Errors: ends the command with exit code 2 where the file that was named does not exist.
     """
-    named = given or (Path(found) if (found := os.environ.get("PENSTOCK_CONFIG")) else None)
+    named = given or settings().config
     if named is None:
         usual = (Path("config/routes.yaml"), *shipped_paths())
         return next((path for path in usual if path.is_file()), None) or _missing(usual[0], "the default")

@@ -6,19 +6,27 @@ from pathlib import Path
 
 import click
 
-from proxy.cli.options import config_option
+from proxy.cli.options import config_option, settings
 
 
 @click.command()
 @config_option
-@click.option("--host", default="127.0.0.1", show_default=True, envvar="PENSTOCK_HOST", help="Address to listen on.")
+@click.option(
+    "--host",
+    show_default="PENSTOCK_HOST, else 127.0.0.1",
+    help="Address to listen on.",
+)
 @click.option(
     "--port",
-    default=4020,
-    show_default=True,
-    envvar="PENSTOCK_PORT",
+    show_default="PENSTOCK_PORT, else 4020",
     type=click.IntRange(0, 65535),
     help="0: any free one.",
+)
+@click.option(
+    "--admin-port",
+    show_default="PENSTOCK_ADMIN_PORT, else the same port",
+    type=click.IntRange(0, 65535),
+    help="Serve /admin on a port of its own, and nowhere else.",
 )
 @click.option("--demo", is_flag=True, help="Add the built-in simulator to every route, even if providers are active.")
 @click.option(
@@ -28,7 +36,9 @@ from proxy.cli.options import config_option
     metavar="DURATION",
     help="How long running answers may take to finish after SIGTERM.",
 )
-def command(config: Path, host: str, port: int, demo: bool, drain: str) -> None:
+def command(
+    *, config: Path, host: str | None, port: int | None, admin_port: int | None, demo: bool, drain: str
+) -> None:
     """Serve the routes on one base URL.
 
     With no provider key in the environment and no local server running, it starts in demo mode: a built-in simulator
@@ -55,9 +65,18 @@ def command(config: Path, host: str, port: int, demo: bool, drain: str) -> None:
         click.echo(str(error), err=True)
         sys.exit(1)
     demo = demo or all(provider.inactive is not None for provider in table.providers.values())
-    options = Options(config, host, port, demo=demo, drain_s=drain_s)
+    environment = settings()
+    options = Options(
+        config,
+        host=host or environment.host,
+        port=environment.port if port is None else port,
+        demo=demo,
+        drain_s=drain_s,
+        admin_port=environment.admin_port if admin_port is None else admin_port,
+        admin_hosts=environment.admin_hosts,
+    )
     try:
-        run(options, table, lambda served, url: click.echo(announcement(served, url)))
+        run(options, environment, table, lambda served, url: click.echo(announcement(served, url)))
     except CannotServe as error:
         click.echo(f"penstock: {error}", err=True)
         sys.exit(1)

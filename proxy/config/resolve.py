@@ -1,5 +1,7 @@
 """From a file and the environment to a routing table: names to targets, providers to active or the reason why not."""
 
+import hashlib
+import time
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +15,7 @@ from proxy.config.check import RESERVED, check
 from proxy.config.problem import ConfigError, Problem
 from proxy.config.read import BYTES_MAX, read
 from proxy.core.backoff import RetryPolicy
-from proxy.core.routing import AuthStyle, Balance, Provider, Route, RoutingTable, Target, Tier, Timeouts
+from proxy.core.routing import AuthStyle, Balance, Provider, Route, RoutingTable, Source, Target, Tier, Timeouts
 from proxy.providers.catalogue import PATHS, CatalogueRow
 from proxy.providers.rows import CATALOGUE
 from proxy.terms import Api, ProviderId, RouteName
@@ -40,7 +42,8 @@ def load(path: Path, environ: Mapping[str, str], *, listening: Collection[Provid
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise ConfigError([Problem(str(path), line, 1, (), "not UTF-8: save the file in that encoding")]) from error
-    return parse(text, str(path), environ, listening=listening)
+    table = parse(text, str(path), environ, listening=listening)
+    return replace(table, source=Source(str(path.resolve()), hashlib.sha256(raw).hexdigest(), time.time()))
 
 
 def parse(text: str, file: str, environ: Mapping[str, str], *, listening: Collection[ProviderId] = ()) -> RoutingTable:
@@ -179,6 +182,7 @@ def _provider(
         auth=_auth(row, credential),
         credential=credential,
         inactive=inactive,
+        key_vars=key_vars,
         asks_usage=row.asks_usage,
         pass_headers=frozenset(entry.pass_headers),
         allow_private=allow_private,

@@ -56,6 +56,11 @@ class FailureKind(Enum):
     UNSUPPORTED_API = "unsupported_api"
     UNKNOWN_PATH = "unknown_path"
     WRONG_METHOD = "wrong_method"
+    KEY_REFUSED = "key_refused"
+    WRONG_KEYS_LIMITED = "wrong_keys_limited"
+    ROLE_TOO_LOW = "role_too_low"
+    FOREIGN_HOST = "foreign_host"
+    ADMIN_OFF = "admin_off"
     MODEL_UNKNOWN = "model_unknown"
     BODY_TOO_LARGE = "body_too_large"
     UNSUPPORTED_ENCODING = "unsupported_encoding"
@@ -122,6 +127,11 @@ TABLE: Final[Mapping[FailureKind, Row]] = MappingProxyType(
         _K.UNSUPPORTED_API: _refusal(_B.CLIENT, 400, "unsupported_api"),
         _K.UNKNOWN_PATH: _refusal(_B.CLIENT, 404, "not_found"),
         _K.WRONG_METHOD: _refusal(_B.CLIENT, 405, "method_not_allowed"),
+        _K.KEY_REFUSED: _refusal(_B.CLIENT, 401, "invalid_api_key"),
+        _K.WRONG_KEYS_LIMITED: _refusal(_B.CLIENT, 429, "rate_limit_exceeded"),
+        _K.ROLE_TOO_LOW: _refusal(_B.CLIENT, 403, "role_not_allowed"),
+        _K.FOREIGN_HOST: _refusal(_B.CLIENT, 421, "host_not_allowed"),
+        _K.ADMIN_OFF: _refusal(_B.PROXY, 503, "admin_unavailable"),
         _K.MODEL_UNKNOWN: _refusal(_B.CLIENT, 404, "model_not_found"),
         _K.BODY_TOO_LARGE: _refusal(_B.CLIENT, 413, "body_too_large"),
         _K.UNSUPPORTED_ENCODING: _refusal(_B.CLIENT, 415, "unsupported_encoding"),

@@ -40,7 +40,8 @@ class Provider:
     Shapes: ``urls`` holds the full URL of every API that it speaks, ``auth`` a style for each of the same APIs and for
     the paths that are relayed below ``base_url``.
     ``credential`` is a secret and never shown; None where the provider needs none. ``inactive`` says in words why it
-    cannot serve now; None means that it can. ``retired_apis`` says what to use instead of an API that it gave up.
+    cannot serve now; None means that it can. ``key_vars`` are the environment variables that may hold the credential.
+    ``retired_apis`` says what to use instead of an API that it gave up.
     """
 
     id: ProviderId
@@ -50,6 +51,7 @@ class Provider:
     auth: Mapping[Api, AuthStyle]
     credential: str | None = field(default=None, repr=False)
     inactive: str | None = None
+    key_vars: tuple[str, ...] = ()
     asks_usage: bool = (
         True  # whether `stream_options.include_usage` may be, and must be, added to get usage in a stream
     )
@@ -167,14 +169,24 @@ def _patterns(models: Mapping[str, str]) -> tuple[Pattern, ...]:
 
 
 @dataclass(frozen=True, slots=True)
+class Source:
+    """The file that a table was made of. Shapes: ``sha256`` of its bytes, in hex. Units: ``read_at`` Unix seconds."""
+
+    path: str
+    sha256: str
+    read_at: float
+
+
+@dataclass(frozen=True, slots=True)
 class RoutingTable:
     """Everything that names resolve to. Built by `proxy.config.resolve`; see `plan` for how a request reads it.
 
     Shapes: ``models`` maps a requested name, or a pattern with one ``*``, to a route name or a ``<provider>/<model>``
     in which ``*`` stands for the whole requested name. ``demo`` is the provider that serves any name which has no
-    active target of its own, None outside demo mode. ``patterns`` and ``planned`` are derived: ``planned`` holds what
-    names have yielded, bounded by the configured names times APIs and by `PLANNED_MAX` for the others.
-    ``default_provider`` serves the paths without a route; ``cors_origins`` are the web pages that may ask.
+    active target of its own, None outside demo mode. ``source`` is None where no file was read. ``patterns`` and
+    ``planned`` are derived: ``planned`` holds what names have yielded, bounded by the configured names times APIs and by
+    `PLANNED_MAX` for the others. ``default_provider`` serves the paths without a route; ``cors_origins`` are the web
+    pages that may ask.
     """
 
     providers: Mapping[ProviderId, Provider]
@@ -186,6 +198,7 @@ class RoutingTable:
     default_provider: ProviderId | None = None
     retry: RetryPolicy = backoff.STANDARD
     cors_origins: frozenset[str] = frozenset()
+    source: Source | None = field(default=None, compare=False)
     patterns: tuple[Pattern, ...] = field(init=False, repr=False, compare=False)
     planned: dict[tuple[str, Api], Plan | Failure] = field(init=False, repr=False, compare=False)
 

@@ -4,9 +4,10 @@ aiohttp would answer in plain text that quotes what it refused, and log it with 
 """
 
 import logging
+import secrets
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Final
 
 from aiohttp import http_exceptions, web
 from aiohttp.web_protocol import RequestHandler
@@ -15,6 +16,14 @@ from proxy.core import error_body
 from proxy.core.failure import Failure, FailureKind
 
 Tell = Callable[[str], None]
+TellBug = Callable[[str, BaseException], None]
+
+_HEADERS: Final = {
+    "server": "penstock",
+    "x-should-retry": "false",
+    "cache-control": "no-store",
+    "x-content-type-options": "nosniff",
+}
 
 
 def silent_logger() -> logging.Logger:
@@ -26,11 +35,12 @@ def silent_logger() -> logging.Logger:
 
 
 class _Handler(RequestHandler):
-    __slots__ = ("_tell",)
+    __slots__ = ("_bug", "_tell")
 
-    def __init__(self, manager: web.Server, tell: Tell, **options: Any) -> None:
+    def __init__(self, manager: web.Server, tell: Tell, bug: TellBug, **options: Any) -> None:
         super().__init__(manager, **options)
         self._tell = tell
+        self._bug = bug
 
     def handle_error(
         self,
@@ -39,28 +49,39 @@ class _Handler(RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,  # noqa: ARG002 - aiohttp's signature
     ) -> web.StreamResponse:
-        """The answer to what is no request. Quotes nothing of it."""
-        is_ours = status >= HTTPStatus.INTERNAL_SERVER_ERROR
-        self._tell(type(exc).__name__ if exc is not None else "unknown")
-        if is_ours:
-            failure = Failure(FailureKind.INTERNAL, "Penstock failed on this request.")
-        elif isinstance(exc, http_exceptions.LineTooLong):
-            failure = Failure(FailureKind.BAD_REQUEST, "The request line or a header field is too long.")
+        """The answer to what is no request, and to a request on which a handler failed. Quotes nothing of it."""
+        request_id = f"req_{secrets.token_hex(12)}"
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR and exc is not None:
+            self._bug(request_id, exc)
         else:
-            failure = Failure(FailureKind.BAD_REQUEST, "The request is not valid HTTP/1.1.")
-        body = error_body.body(failure, failure.status, None, (), "")
-        headers = {"server": "penstock", "x-should-retry": "false"}
+            self._tell(type(exc).__name__ if exc is not None else "unknown")
+        failure = _failure(status, exc, request_id)
+        body = error_body.body(failure, failure.status, None, (), request_id)
+        headers = {**_HEADERS, "x-request-id": request_id}
         response = web.Response(status=failure.status, body=body, content_type="application/json", headers=headers)
         response.force_close()
         return response
 
 
-class HttpServer(web.Server):
-    """aiohttp's low-level server with that handler. ``tell`` is given the kind of each refusal."""
+def _failure(status: int, exc: BaseException | None, request_id: str) -> Failure:
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        message = f"Penstock failed on this request; the log has more under the id {request_id}."
+        return Failure(FailureKind.INTERNAL, message)
+    if isinstance(exc, http_exceptions.LineTooLong):
+        return Failure(FailureKind.BAD_REQUEST, "The request line or a header field is too long.")
+    return Failure(FailureKind.BAD_REQUEST, "The request is not valid HTTP/1.1.")
 
-    def __init__(self, handle: Any, tell: Tell, **options: Any) -> None:
+
+class HttpServer(web.Server):
+    """aiohttp's low-level server with that handler.
+
+    ``tell`` is given the kind of each refusal, ``bug`` the id and the exception of each request that a handler failed on.
+    """
+
+    def __init__(self, handle: Any, tell: Tell, bug: TellBug, **options: Any) -> None:
         super().__init__(handle, logger=silent_logger(), **options)
         self._tell = tell
+        self._bug = bug
 
     def __call__(self) -> RequestHandler:
-        return _Handler(self, self._tell, loop=self._loop, **self._kwargs)
+        return _Handler(self, self._tell, self._bug, loop=self._loop, **self._kwargs)

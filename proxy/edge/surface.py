@@ -6,7 +6,6 @@ its signals would be paid for by every request and used by none.
 
 import asyncio
 import contextlib
-import re
 from collections.abc import Sequence
 from typing import Final
 from urllib.parse import unquote
@@ -15,8 +14,10 @@ from aiohttp import web
 
 from proxy.core.failure import Failure, FailureKind
 from proxy.core.nearest import did_you_mean
+from proxy.core.request_id import request_id
 from proxy.core.routing import listing
 from proxy.edge import cors, paths
+from proxy.edge.admin.shell import Admin
 from proxy.edge.downstream import AiohttpDownstream
 from proxy.edge.health import health_body
 from proxy.edge.models import model_body, models_body
@@ -27,19 +28,20 @@ from proxy.phases.refuse import refuse
 from proxy.phases.runtime import Runtime
 from proxy.phases.settle import settle
 from proxy.ports import ClientGone
-from proxy.terms import Api, ExchangeId
-
-_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
-
+from proxy.terms import Api
 
 LAST_WORDS_S: Final = 2.0  # for telling the clients of what still runs at the end of the drain
 
 
 class Surface:
-    """``runtime`` is what a request that begins now runs on. ``running`` counts the exchanges that are under way."""
+    """``runtime`` is what a request that begins now runs on. ``running`` counts the exchanges that are under way.
 
-    def __init__(self, runtime: Runtime) -> None:
+    ``admin`` None: the admin API is not on this port.
+    """
+
+    def __init__(self, runtime: Runtime, admin: Admin | None = None) -> None:
         self.runtime = runtime
+        self._admin = admin
         self.running = 0
         self._draining = False
         self._idle = asyncio.Event()
@@ -93,6 +95,8 @@ class Surface:
 
     async def _unusual(self, request: web.BaseRequest, path: str, api: Api | None) -> web.StreamResponse:
         """All but the JSON requests that Penstock is there for."""
+        if self._admin is not None and paths.ADMIN.fullmatch(path):
+            return await self._admin.handle(request, self.runtime)
         origins = self.runtime.table.cors_origins
         if request.headers.get("upgrade", "").lower() == "websocket":
             return await self._refuse(request, api, _no_websocket())
@@ -138,7 +142,8 @@ class Surface:
         return await self._refuse(request, Api.CHAT, Failure(FailureKind.MODEL_UNKNOWN, message, param="model"))
 
     def _json(self, request: web.BaseRequest, status: int, body: bytes) -> web.Response:
-        headers = {"server": "penstock", "x-request-id": _request_id(request, self.runtime)}
+        exchange_id = request_id(request.headers.get("x-request-id"), self.runtime.rng)
+        headers = {"server": "penstock", "x-request-id": exchange_id}
         headers.update(cors.answer_headers(self.runtime.table.cors_origins, request.headers))
         return web.Response(status=status, body=body, content_type="application/json", headers=headers)
 
@@ -151,15 +156,8 @@ class Surface:
         return _sent(downstream)
 
 
-def _request_id(request: web.BaseRequest, runtime: Runtime) -> ExchangeId:
-    given = request.headers.get("x-request-id")
-    if given is not None and _REQUEST_ID.fullmatch(given):
-        return ExchangeId(given)
-    return ExchangeId(f"req_{runtime.rng.getrandbits(96):024x}")
-
-
 def _exchange(request: web.BaseRequest, api: Api, runtime: Runtime) -> Exchange:
-    exchange_id = _request_id(request, runtime)
+    exchange_id = request_id(request.headers.get("x-request-id"), runtime.rng)
     return Exchange(exchange_id, api, request.method, request.raw_path, request.headers, runtime.now())
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from proxy.core import duration
+from proxy.core import duration, media_type
 from proxy.core.dialect import DIALECTS
 from proxy.core.failure import Failure, FailureKind, Rejected
 from proxy.core.multipart import FormScanner, boundary_of
@@ -25,7 +25,7 @@ async def accept(x: Exchange, downstream: Downstream) -> None:
     content_type = x.headers.get("content-type")
     if x.api is Api.PASSTHROUGH:
         x.upload = _upload(downstream, None)
-    elif x.api in FORMS and not _is_json(content_type):
+    elif x.api in FORMS and not media_type.is_json(content_type):
         x.upload = _upload(downstream, FormScanner(_boundary(content_type)))
         x.asked = _named(await x.upload.find_model())
     else:
@@ -33,7 +33,9 @@ async def accept(x: Exchange, downstream: Downstream) -> None:
 
 
 async def _read(x: Exchange, downstream: Downstream, content_type: str | None) -> None:
-    _check_content_type(content_type)
+    not_json = media_type.refusal(content_type)
+    if not_json is not None:
+        raise _bad(not_json)
     try:
         raw = await downstream.body(JSON_BYTES_MAX)
     except BodyRefused as refusal:
@@ -74,23 +76,6 @@ def requested_timeout_s(x: Exchange) -> float | None:
     if seconds is None or not 0 < seconds <= TIMEOUT_S_MAX:
         raise _bad(f"x-penstock-timeout must be seconds or a duration such as 30s or 500ms, got {text[:40]!r}.")
     return seconds
-
-
-def _check_content_type(content_type: str | None) -> None:
-    if content_type is not None and not _is_json(content_type):
-        raise _bad(
-            f"The content-type must be application/json, got {_media_type(content_type)[:80]!r}. "
-            "With curl, add: -H 'content-type: application/json'."
-        )
-
-
-def _is_json(content_type: str | None) -> bool:
-    media_type = _media_type(content_type or "")
-    return media_type == "application/json" or media_type.endswith("+json")
-
-
-def _media_type(content_type: str) -> str:
-    return content_type.partition(";")[0].strip().lower()
 
 
 def _model(fields: dict[str, Any]) -> str | None:

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import orjson
 
-from proxy.core import lenient_json, usage
+from proxy.core import lenient_json, media_type, usage
 from proxy.core.commitment import Fault as StreamFault
 from proxy.core.commitment import PlainTap, StreamTap
 from proxy.core.dialect import DIALECTS
@@ -63,7 +63,7 @@ async def _as_labelled(
     x: Exchange, runtime: Runtime, target: Target, reply: Reply, content_type: str
 ) -> Opening | Failure:
     """An answer whose form the request does not tell, or not to us: events, JSON, or bytes such as sound and text."""
-    if x.api is not Api.PASSTHROUGH and _is_json(content_type):
+    if x.api is not Api.PASSTHROUGH and media_type.is_json(content_type):
         return await _whole(x, runtime, target, reply, content_type)
     head = await reply.read()
     if isinstance(head, Fault):
@@ -75,10 +75,6 @@ async def _as_labelled(
     tap = PlainTap()
     held = tap.feed(head) if head else tap.finish(clean=True)
     return Opening(target, reply, held, tap, ended=not head)
-
-
-def _is_json(content_type: str) -> bool:
-    return content_type == "application/json" or content_type.endswith("+json")
 
 
 def _is_event_stream(content_type: str, head: bytes) -> bool:

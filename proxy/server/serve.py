@@ -6,8 +6,8 @@ import ipaddress
 import signal
 import socket
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -15,10 +15,13 @@ from aiohttp import http_parser, web
 
 from proxy.config.resolve import with_demo
 from proxy.core.routing import RoutingTable
+from proxy.edge.admin.shell import Admin, AdminKey
 from proxy.edge.protocol import HttpServer
 from proxy.edge.surface import Surface
 from proxy.ports import ExchangeLog
+from proxy.server import own_secrets
 from proxy.server.build import build_log, build_runtime
+from proxy.server.settings import Settings
 from proxy.simulator.server import Simulator
 from proxy.upstream.client import UpstreamClient
 
@@ -31,6 +34,8 @@ CLEANUP_S: Final = 0.5  # for connections that the drain has left; their exchang
 BACKLOG: Final = 1024
 SEND_BUFFER_BYTES: Final = 128 * 1024  # the kernel would let it grow to 4 MiB for a client that reads slowly
 
+Handle = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
 
 class CannotServe(Exception):  # noqa: N818 - a message for the command line, which exits with it
     """The process must not or cannot start. The message says why and what to do."""
@@ -38,27 +43,34 @@ class CannotServe(Exception):  # noqa: N818 - a message for the command line, wh
 
 @dataclass(slots=True)
 class Options:
-    """What the command line asked for. Units: seconds."""
+    """What the command line asked for. Units: seconds. ``admin_port`` None: the admin API is on `port`."""
 
     config: Path
     host: str = "127.0.0.1"
     port: int = 4020
     demo: bool = False
     drain_s: float = 60.0
+    admin_port: int | None = None
+    admin_hosts: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
 class Service:
-    """A running server: what tests start and stop in their own loop, and `serve` until a signal comes."""
+    """A running server: what tests start and stop in their own loop, and `serve` until a signal comes.
+
+    ``admin_key`` None: there is none, and the admin API says so. ``port`` and ``admin_port`` are those that are open.
+    """
 
     options: Options
     table: RoutingTable
     log: ExchangeLog
     announce: Callable[[RoutingTable, str], None] | None = None
+    admin_key: AdminKey | None = None
     port: int = 0
+    admin_port: int = 0
     _upstream: UpstreamClient | None = None
     _simulator: Simulator | None = None
-    _runner: web.ServerRunner | None = None
+    _runners: list[web.ServerRunner] = field(default_factory=list)
     _surface: Surface | None = None
 
     async def start(self) -> None:
@@ -73,10 +85,26 @@ class Service:
             self.table = with_demo(self.table, await self._simulator.start())
         self._upstream = UpstreamClient()
         runtime = build_runtime(self.table, self._upstream, self.log)
-        surface = self._surface = Surface(runtime)
+        admin = Admin(
+            None if self.admin_key is None else self.admin_key.role_of, (self.options.host, *self.options.admin_hosts)
+        )
+        moved_to = self.options.admin_port
+        surface = self._surface = Surface(runtime, admin if moved_to is None else None)
+        self.port = self.admin_port = await self._open(surface.handle, self.options.port, "--port")
+        if moved_to is not None:
+            self.admin_port = await self._open(
+                lambda request: admin.handle(request, surface.runtime), moved_to, "--admin-port"
+            )
+            self.log.event("the admin API has a port of its own", port=self.admin_port)
+        if self.announce is not None:
+            self.announce(self.table, self.url)
+
+    async def _open(self, handle: Handle, port: int, flag: str) -> int:
+        """Serve on a port, and say which it is. ``flag`` names it in messages. Raises `CannotServe`."""
         server = HttpServer(
-            surface.handle,
+            handle,
             lambda reason: self.log.event("refused what is not HTTP", reason=reason),
+            self.log.bug,
             handler_cancellation=True,
             keepalive_timeout=KEEPALIVE_S,
             access_log=None,
@@ -87,13 +115,13 @@ class Service:
             read_bufsize=READ_BYTES,
             lingering_time=2.0,
         )
-        self._runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=CLEANUP_S)
-        await self._runner.setup()
-        listener = _listener(self.options.host, self.options.port)
-        self.port = listener.getsockname()[1]
-        await web.SockSite(self._runner, listener, backlog=BACKLOG).start()
-        if self.announce is not None:
-            self.announce(self.table, self.url)
+        runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=CLEANUP_S)
+        self._runners.append(runner)
+        await runner.setup()
+        listener = _listener(self.options.host, port, flag)
+        await web.SockSite(runner, listener, backlog=BACKLOG).start()
+        opened: int = listener.getsockname()[1]
+        return opened
 
     @property
     def url(self) -> str:
@@ -105,8 +133,8 @@ class Service:
         if self._surface is not None:
             self.log.event("draining", exchanges=self._surface.running, seconds=self.options.drain_s)
             await self._surface.drain(self.options.drain_s)
-        if self._runner is not None:
-            await self._runner.cleanup()
+        for runner in self._runners:
+            await runner.cleanup()
         if self._upstream is not None:
             await self._upstream.close()
         if self._simulator is not None:
@@ -133,7 +161,7 @@ def refuse_open_bind(host: str) -> None:
         )
 
 
-def _listener(host: str, port: int) -> socket.socket:
+def _listener(host: str, port: int, flag: str) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -143,7 +171,7 @@ def _listener(host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         raise CannotServe(
-            f"Cannot listen on {host}:{port}: {error.strerror}. Choose another port: penstock serve --port {port + 1}"
+            f"Cannot listen on {host}:{port}: {error.strerror}. Choose another port: penstock serve {flag} {port + 1}"
         ) from None
     listener.setblocking(False)
     return listener
@@ -181,10 +209,29 @@ async def serve(service: Service) -> None:
         service.log.close()
 
 
-def run(options: Options, table: RoutingTable, announce: Callable[[RoutingTable, str], None] | None) -> None:
+def admin_key(settings: Settings, log: ExchangeLog) -> AdminKey | None:
+    """The admin key, made if there is none; None where it cannot be kept: then all but the admin API is served.
+
+    Errors: CannotServe for a key that must not be used.
+    """
+    try:
+        held = own_secrets.obtain(own_secrets.ADMIN_KEY, settings.admin_key, settings.data)
+    except own_secrets.SecretRefused as refused:
+        raise CannotServe(str(refused)) from None
+    except own_secrets.SecretUnavailable as unavailable:
+        log.event("the admin API is off", reason=str(unavailable))
+        return None
+    if held.made:
+        log.event("an admin key was made", file=held.origin)
+    return AdminKey(held.value)
+
+
+def run(
+    options: Options, settings: Settings, table: RoutingTable, announce: Callable[[RoutingTable, str], None] | None
+) -> None:
     """Serve in a new event loop until a signal comes. Raises `CannotServe`."""
-    service = Service(options, table, build_log(), announce)
-    main = serve(service)
+    log = build_log()
+    main = serve(Service(options, table, log, announce, admin_key(settings, log)))
     if sys.platform != "win32":
         import uvloop  # noqa: PLC0415 - not on every platform
 

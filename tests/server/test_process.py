@@ -1,14 +1,9 @@
 """`penstock serve` in a process of its own: start, refusals, signals."""
 
-import os
-import re
 import signal
 import socket
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import orjson
@@ -16,50 +11,13 @@ import pytest
 
 from proxy.server.serve import CannotServe, refuse_open_bind
 from tests.gateway import CHAT, Connection, closed_port, get, send
-
-PENSTOCK = [sys.executable, "-m", "proxy.cli.main"]
-ENVIRONMENT = {"PATH": os.environ["PATH"]}
-
-
-@contextmanager
-def _serving(
-    *arguments: str, environ: dict[str, str] | None = None
-) -> Iterator[tuple[subprocess.Popen[str], int, str]]:
-    """The process, its port, and what it printed up to its address."""
-    process = subprocess.Popen(
-        [*PENSTOCK, "serve", "--port", "0", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**ENVIRONMENT, **(environ or {})},
-    )
-    assert process.stdout is not None
-    printed = ""
-    try:
-        for line in process.stdout:
-            printed += line
-            address = re.search(r"serves on http://127\.0\.0\.1:(\d+)/v1", line)
-            if address:
-                break
-        else:
-            raise AssertionError(f"it did not start: {printed}")
-        yield process, int(address.group(1)), printed
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
-
-
-def _config(tmp_path: Path, text: str) -> str:
-    path = tmp_path / "routes.yaml"
-    path.write_text(text)
-    return str(path)
+from tests.server.process import ENVIRONMENT, PENSTOCK, config_file, serving
 
 
 async def test_demo_mode_answers_every_api_and_any_name(tmp_path: Path) -> None:
-    config = _config(tmp_path, "routes: {general: {tiers: [openai/gpt-4o-mini]}}")
+    config = config_file(tmp_path, "routes: {general: {tiers: [openai/gpt-4o-mini]}}")
     began = time.monotonic()
-    with _serving("--config", config) as (_, port, printed):
+    with serving("--config", config) as (_, port, printed):
         assert "inactive: OPENAI_API_KEY is not set" in printed
         for model in ("general", "demo", "gpt-4o", "openai/gpt-4o", "anything"):
             body = orjson.dumps({"model": model, "messages": [{"role": "user", "content": "Hello"}]})
@@ -72,7 +30,7 @@ async def test_demo_mode_answers_every_api_and_any_name(tmp_path: Path) -> None:
 
 
 async def test_the_log_holds_one_json_line_an_exchange_and_no_secret(tmp_path: Path) -> None:
-    config = _config(
+    config = config_file(
         tmp_path,
         f"""
 providers: {{sim: {{like: openai, base_url: "http://127.0.0.1:{closed_port()}/v1", api_key: env:CANARY_KEY}}}}
@@ -80,7 +38,7 @@ routes: {{general: {{tiers: [sim/m]}}}}
 """,
     )
     canaries = {"credential": "canary-credential-1234", "client": "canary-client-1234", "prompt": "canary-prompt-1234"}
-    with _serving("--config", config, environ={"CANARY_KEY": canaries["credential"]}) as (process, port, printed):
+    with serving("--config", config, environ={"CANARY_KEY": canaries["credential"]}) as (process, port, printed):
         body = orjson.dumps({"model": "general", "messages": [{"role": "user", "content": canaries["prompt"]}]})
         answer = await send(port, CHAT, body, {"authorization": f"Bearer {canaries['client']}"})
         assert answer.status == 502
@@ -95,7 +53,7 @@ routes: {{general: {{tiers: [sim/m]}}}}
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_signal_lets_running_streams_finish_and_exits_0(number: signal.Signals, tmp_path: Path) -> None:
-    with _serving("--config", _config(tmp_path, "routes: {}"), "--demo", "--drain", "5s") as (process, port, _):
+    with serving("--config", config_file(tmp_path, "routes: {}"), "--demo", "--drain", "5s") as (process, port, _):
         client = await Connection.open(port)
         client.post(CHAT, orjson.dumps({"model": "demo/paced:20:50ms", "stream": True, "messages": []}))
         await client.until(b'"content":"')
@@ -109,7 +67,7 @@ async def test_a_signal_lets_running_streams_finish_and_exits_0(number: signal.S
 
 
 async def test_what_outlives_the_drain_is_told_so_in_its_stream(tmp_path: Path) -> None:
-    with _serving("--config", _config(tmp_path, "routes: {}"), "--demo", "--drain", "300ms") as (process, port, _):
+    with serving("--config", config_file(tmp_path, "routes: {}"), "--demo", "--drain", "300ms") as (process, port, _):
         client = await Connection.open(port)
         client.post(CHAT, orjson.dumps({"model": "demo/paced:2000:50ms", "stream": True, "messages": []}))
         await client.until(b'"content":"')
@@ -123,7 +81,7 @@ async def test_what_outlives_the_drain_is_told_so_in_its_stream(tmp_path: Path) 
 
 
 async def test_a_second_signal_ends_the_patience(tmp_path: Path) -> None:
-    with _serving("--config", _config(tmp_path, "routes: {}"), "--demo", "--drain", "60s") as (process, port, _):
+    with serving("--config", config_file(tmp_path, "routes: {}"), "--demo", "--drain", "60s") as (process, port, _):
         client = await Connection.open(port)
         client.post(CHAT, orjson.dumps({"model": "demo/paced:2000:50ms", "stream": True, "messages": []}))
         await client.until(b'"content":"')
@@ -137,7 +95,7 @@ async def test_a_second_signal_ends_the_patience(tmp_path: Path) -> None:
 
 
 async def test_readiness_fails_while_draining_and_new_work_is_refused(tmp_path: Path) -> None:
-    with _serving("--config", _config(tmp_path, "routes: {}"), "--demo", "--drain", "5s") as (process, port, _):
+    with serving("--config", config_file(tmp_path, "routes: {}"), "--demo", "--drain", "5s") as (process, port, _):
         client, second, third = [await Connection.open(port) for _ in range(3)]
         client.post(CHAT, orjson.dumps({"model": "demo/paced:20:50ms", "stream": True, "messages": []}))
         await client.until(b'"content":"')
@@ -168,7 +126,7 @@ def test_a_port_in_use_is_told_with_what_to_do() -> None:
 
 
 def test_a_broken_file_is_told_and_nothing_is_served(tmp_path: Path) -> None:
-    config = _config(tmp_path, "routes:\n  a: {tiers: [opnai/m]}\n  b: {tires: []}\n")
+    config = config_file(tmp_path, "routes:\n  a: {tiers: [opnai/m]}\n  b: {tires: []}\n")
     ran = subprocess.run(
         [*PENSTOCK, "serve", "--port", "0", "--config", config],
         capture_output=True,
@@ -195,11 +153,11 @@ def test_loopback_may_be_open(host: str) -> None:
 
 async def test_first_answer_within_a_second(tmp_path: Path) -> None:
     """Of the spawn, on the second try: the first one may have to compile the modules."""
-    config = _config(tmp_path, "routes: {}")
+    config = config_file(tmp_path, "routes: {}")
     took = []
     for _ in range(3):
         began = time.monotonic()
-        with _serving("--config", config, "--demo") as (_, port, _):
+        with serving("--config", config, "--demo") as (_, port, _):
             assert (await get(port, "/v1/models")).status == 200
             took.append(time.monotonic() - began)
     assert min(took) < 1.0

@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.server.test_process import _config, _serving
+from tests.server.process import config_file, serving
 
 SIZE = 150 << 20
 STEP = bytes(range(256)) * 1024  # 256 KiB
@@ -44,10 +44,10 @@ async def test_150_mib_with_flat_memory(tmp_path: Path, model_first: bool) -> No
     sink = Sink()
     server = await asyncio.start_server(sink.serve, "127.0.0.1", 0, limit=1 << 19)
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
-    config = _config(
+    config = config_file(
         tmp_path, f"providers: {{sim: {{like: vllm, base_url: '{url}'}}}}\nroutes: {{ears: {{tiers: [sim/other]}}}}\n"
     )
-    with _serving("--config", config) as (process, port, _):
+    with serving("--config", config) as (process, port, _):
         watched = psutil.Process(process.pid)
         before = most = watched.memory_info().rss
         parts = [FIELD % b"ears", FILE] if model_first else [FILE]

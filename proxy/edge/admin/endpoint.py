@@ -1,0 +1,73 @@
+"""What an admin endpoint is, and which one a request means."""
+
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote
+
+from proxy.phases.runtime import Runtime
+from proxy.terms import Role
+
+NO_NAMES: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One request that was let in, read and checked.
+
+    Shapes: ``runtime`` is what an exchange that begins now runs on. ``steps`` are the values of the path's `{names}`;
+    ``query`` and ``body`` hold only names that the endpoint knows, each at most once; the values are the handler's to check.
+    """
+
+    runtime: Runtime
+    role: Role
+    steps: Mapping[str, str]
+    query: Mapping[str, str]
+    body: Mapping[str, Any]
+
+
+# Gives what JSON can hold, which is answered with 200; raises `Rejected` to refuse.
+Handler = Callable[[Ask], Awaitable[Mapping[str, Any]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One row of the table.
+
+    Shapes: a step `{name}` of ``path`` stands for any one step. ``role`` is the lowest that may. ``members`` and ``query``
+    are the names that a body and a query may hold; what they do not name is refused.
+    """
+
+    method: str
+    path: str
+    role: Role
+    handler: Handler
+    members: frozenset[str] = NO_NAMES
+    query: frozenset[str] = NO_NAMES
+
+    def match(self, path: str) -> dict[str, str] | None:
+        """The values of the `{names}`, decoded, where this endpoint's path is `path`; else None."""
+        own, given = self.path.split("/"), path.split("/")
+        if len(own) != len(given):
+            return None
+        steps: dict[str, str] = {}
+        for expected, step in zip(own, given, strict=True):
+            if expected.startswith("{") and step:
+                steps[expected[1:-1]] = unquote(step)
+            elif expected != step:
+                return None
+        return steps
+
+
+def matching(endpoints: Sequence[Endpoint], path: str) -> Iterator[tuple[Endpoint, dict[str, str]]]:
+    """Every endpoint at a path, with the values of its `{names}`, in the order of the table."""
+    for endpoint in endpoints:
+        steps = endpoint.match(path)
+        if steps is not None:
+            yield endpoint, steps
+
+
+def methods(found: Sequence[Endpoint]) -> list[str]:
+    """The methods of a path, HEAD wherever GET."""
+    named = {endpoint.method for endpoint in found}
+    return sorted(named | {"HEAD"} if "GET" in named else named)

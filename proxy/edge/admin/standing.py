@@ -1,0 +1,61 @@
+"""How the process stands: `GET /admin/config`, `/admin/providers`, `/admin/routes`. No credential is in what they tell."""
+
+from typing import Any
+
+from proxy.core import redact
+from proxy.core.routing import Provider, Route, Target
+from proxy.edge.admin.endpoint import Ask
+
+
+async def config(ask: Ask) -> dict[str, Any]:
+    """The file that the process runs on, as it was read. A file with a problem is never run on."""
+    source = ask.runtime.table.source
+    return {
+        "path": None if source is None else source.path,
+        "sha256": None if source is None else source.sha256,
+        "loaded_at": None if source is None else round(source.read_at, 3),
+        "problems": [],
+    }
+
+
+async def providers(ask: Ask) -> dict[str, Any]:
+    return {"providers": [_provider(provider) for provider in ask.runtime.table.providers.values()]}
+
+
+async def routes(ask: Ask) -> dict[str, Any]:
+    return {"routes": [_route(route) for route in ask.runtime.table.routes.values()]}
+
+
+def _provider(provider: Provider) -> dict[str, Any]:
+    credentials = () if provider.credential is None else (provider.credential,)
+    return {
+        "id": provider.id,
+        **_state(provider),
+        "base_url": redact.text(provider.base_url, credentials),
+        "apis": [api.value for api in provider.urls],
+        "key_variables": list(provider.key_vars),
+        "local": provider.local,
+    }
+
+
+def _route(route: Route) -> dict[str, Any]:
+    return {
+        "name": route.name,
+        "about": route.about,
+        "enabled": route.enabled,
+        "tiers": [
+            {
+                "targets": [_target(target) for target in tier.targets],
+                "balance": None if tier.balance is None else tier.balance.value,
+            }
+            for tier in route.tiers
+        ],
+    }
+
+
+def _target(target: Target) -> dict[str, Any]:
+    return {"target": target.name, "provider": target.provider.id, "model": target.model, **_state(target.provider)}
+
+
+def _state(provider: Provider) -> dict[str, str | None]:
+    return {"state": "active" if provider.inactive is None else "inactive", "reason": provider.inactive}

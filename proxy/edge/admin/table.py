@@ -1,0 +1,17 @@
+"""The one table of admin endpoints. What is not here is not served, and what is here has a role.
+
+A path with a step that stands for any (`{id}`) comes after the ones that name it. `tests/edge/admin_table.txt` is this table
+as it was last agreed on.
+"""
+
+from typing import Final
+
+from proxy.edge.admin import standing
+from proxy.edge.admin.endpoint import Endpoint
+from proxy.terms import Role
+
+ENDPOINTS: Final = (
+    Endpoint("GET", "/admin/config", Role.VIEWER, standing.config),
+    Endpoint("GET", "/admin/providers", Role.VIEWER, standing.providers),
+    Endpoint("GET", "/admin/routes", Role.VIEWER, standing.routes),
+)

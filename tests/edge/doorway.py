@@ -1,0 +1,123 @@
+"""The admin API alone, on a real socket, with a table of the test's own; and a client that sends any request to one."""
+
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from aiohttp import web
+
+from proxy.config.resolve import parse
+from proxy.edge.admin.endpoint import Ask, Endpoint
+from proxy.edge.admin.shell import Admin, AdminKey
+from proxy.edge.protocol import HttpServer
+from proxy.phases.runtime import Runtime
+from proxy.terms import Role
+from proxy.upstream.client import UpstreamClient
+from tests.gateway import Answer, Connection, RecordingLog
+
+KEY = "hush-Zq8vT1nB6yKd4wXs9LpRf2JmGc7h"
+OTHER = "other-Zq8vT1nB6yKd4wXs9LpRf2JmGc"
+
+
+class Handlers:
+    """What handlers were called with."""
+
+    def __init__(self) -> None:
+        self.asked: list[Ask] = []
+
+    async def take(self, ask: Ask) -> Mapping[str, object]:
+        self.asked.append(ask)
+        return {"steps": dict(ask.steps), "query": dict(ask.query), "body": dict(ask.body)}
+
+    async def fail(self, ask: Ask) -> Mapping[str, object]:
+        self.asked.append(ask)
+        raise RuntimeError("a bug in the cellar")
+
+    def table(self) -> tuple[Endpoint, ...]:
+        known = frozenset({"label", "limit"})
+        return (
+            Endpoint("GET", "/admin/things", Role.VIEWER, self.take, query=frozenset({"days", "by"})),
+            Endpoint("POST", "/admin/things", Role.ADMIN, self.take, members=known),
+            Endpoint("GET", "/admin/things/last", Role.VIEWER, self.take),
+            Endpoint("DELETE", "/admin/things/{id}", Role.ADMIN, self.take),
+            Endpoint("POST", "/admin/broken", Role.ADMIN, self.fail),
+        )
+
+
+@dataclass(slots=True)
+class Door:
+    port: int
+    log: RecordingLog
+    handlers: Handlers
+    refused: list[str] = field(default_factory=list)
+
+
+@asynccontextmanager
+async def open_door(
+    admin_key: str | None = KEY,
+    names: Sequence[str] = (),
+    *,
+    role: Role = Role.ADMIN,
+    table: Callable[[Handlers], Sequence[Endpoint]] = Handlers.table,
+) -> AsyncIterator[Door]:
+    """``role``: what the holder of the key may do. ``table``: the endpoints, made of what handles them."""
+    log, upstream, handlers = RecordingLog(), UpstreamClient(), Handlers()
+    routing = parse("routes: {}", "routes.yaml", {})
+    runtime = Runtime(table=routing, upstream=upstream, log=log, now=time.monotonic, wall=time.time)
+
+    def role_of(presented: str) -> Role | None:
+        return None if keeper is None or keeper.role_of(presented) is None else role
+
+    keeper = None if admin_key is None else AdminKey(admin_key)
+    admin = Admin(None if keeper is None else role_of, names, table(handlers))
+    door = Door(0, log, handlers)
+    server = HttpServer(
+        lambda request: admin.handle(request, runtime),
+        door.refused.append,
+        lambda _, error: log.bugs.append(error),
+        handler_cancellation=True,
+        access_log=None,
+        auto_decompress=False,
+    )
+    runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=0.2)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    door.port = int(runner.addresses[0][1])
+    try:
+        yield door
+    finally:
+        await runner.cleanup()
+        await upstream.close()
+
+
+def request(
+    method: str, path: str, headers: Mapping[str, str] | Sequence[tuple[str, str]] = (), body: bytes | None = None
+) -> bytes:
+    """The bytes of one request. Host is this machine's unless ``headers`` say otherwise."""
+    pairs = list(headers.items() if isinstance(headers, Mapping) else headers)
+    given = {name.lower() for name, _ in pairs}
+    if "host" not in given:
+        pairs.insert(0, ("host", "127.0.0.1"))
+    if body is not None:
+        pairs += [("content-length", str(len(body)))]
+        pairs += [] if "content-type" in given else [("content-type", "application/json")]
+    lines = b"".join(f"{name}: {value}\r\n".encode("utf-8", "surrogateescape") for name, value in pairs)
+    return f"{method} {path} HTTP/1.1\r\n".encode() + lines + b"\r\n" + (body or b"")
+
+
+async def ask(
+    port: int,
+    path: str,
+    headers: Mapping[str, str] | Sequence[tuple[str, str]] = (),
+    *,
+    method: str = "GET",
+    body: bytes | None = None,
+) -> Answer:
+    connection = await Connection.open(port)
+    connection.writer.write(request(method, path, headers, body))
+    try:
+        return await connection.answer()
+    finally:
+        await connection.close()
