@@ -26,10 +26,29 @@ def config_option(command: _Command) -> _Command:
     return click.option(
         "--config",
         type=click.Path(path_type=Path),
-        callback=lambda _context, _option, given: config_path(given),
+        callback=_config_of,
         metavar="PATH",
         help="The routes file. Default: PENSTOCK_CONFIG, else config/routes.yaml here, else the one that ships.",
     )(command)
+
+
+def _config_of(context: click.Context, _option: click.Parameter, given: Path | None) -> Path | None:
+    if not context.params.get("live"):
+        return config_path(given)
+    if given is not None:
+        raise click.UsageError("--live asks a running server, which has its own routes file. Leave --config out.")
+    return None
+
+
+def live_options(command: _Command) -> _Command:
+    """`--live` and `--url URL`: ask a running server instead of the routes file; without `--live` a command gets no URL."""
+    url = click.option(
+        "--url",
+        metavar="URL",
+        help="Where the server runs. Default: PENSTOCK_URL, else here, at PENSTOCK_ADMIN_PORT or PENSTOCK_PORT.",
+    )
+    live = click.option("--live", is_flag=True, is_eager=True, help="Ask the running server, with the admin key.")
+    return live(url(command))
 
 
 def settings() -> Settings:
