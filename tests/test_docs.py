@@ -8,8 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from proxy.cli.announce import announcement
+from proxy.cli.main import main
 from proxy.config.resolve import parse
 from proxy.core.failure import TABLE
 from proxy.edge.admin.table import ENDPOINTS
@@ -97,3 +99,16 @@ def test_the_readme_shows_the_line_that_start_up_prints() -> None:
     assert curl in readme
     assert "export OPENAI_BASE_URL=http://127.0.0.1:4020/v1 OPENAI_API_KEY=anything" in readme
     assert "export OPENAI_BASE_URL=http://127.0.0.1:4020/v1 OPENAI_API_KEY=anything" in printed
+
+
+def test_the_example_of_the_conversion_is_what_the_command_prints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (ROOT / "docs/from-litellm.md").read_text()
+    (litellm,) = re.findall(r"~~~yaml\n(.*?)~~~", text, re.DOTALL)
+    (routes,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    (notes,) = re.findall(r"```text\n(.*?)```", text, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    Path("config.yaml").write_text(litellm)
+    result = CliRunner().invoke(main, ["convert", "litellm", "config.yaml"])
+    assert (result.exit_code, result.stdout, result.stderr) == (0, routes, notes)
