@@ -33,7 +33,7 @@ class Report:
 
 
 _CONTEXT: Final = re.compile(
-    r"context_length|context length|context window|maximum context|prompt is too long|input is too long"
+    r"context_length|context length|context window|context[ _]size|maximum context|prompt is too long|input is too long"
     r"|too many tokens|exceed\w* the (?:maximum|max) (?:number of )?(?:input )?tokens|^1261\b"
 )
 _REFUSED: Final = re.compile(

@@ -1,7 +1,8 @@
 """Failures, as each API's clients can read them: before commitment a JSON body, after it an event in the stream.
 
 OpenAI's SDKs read `body.error` alone, and raise in a stream only on an event with a top-level `error` object; the Messages
-API has an envelope of its own. Measured with openai-python 1.109 and 3.52 and openai-node 6.49.
+API has an envelope of its own. Measured with openai-python 1.109 and 3.52 and openai-node 6.49. The AI SDK does not know
+a Responses error without the `sequence_number` that OpenAI's has (@ai-sdk/openai 4.0.118).
 """
 
 from collections.abc import Sequence
@@ -73,8 +74,11 @@ def raw(upstream_body: bytes) -> Any:
     return upstream_body[:RAW_CHARS_MAX].decode("utf-8", "replace") if document is None else document
 
 
-def event(failure: Failure, api: Api) -> bytes:
-    """STREAM-ERR: the one event that ends a stream which had begun. The connection is broken off behind it."""
+def event(failure: Failure, api: Api, events: int) -> bytes:
+    """STREAM-ERR: the one event that ends a stream which had begun. The connection is broken off behind it.
+
+    ``events``: how many data events came before it; the Responses API numbers its events from 0.
+    """
     status = failure.row.status or 502
     code = failure.row.code
     match api:
@@ -87,8 +91,8 @@ def event(failure: Failure, api: Api) -> bytes:
             return b"event: error\ndata: " + _dumps({"type": "error", "error": error}) + b"\n\n"
         case Api.RESPONSES:
             error = {"message": failure.message, "type": _type(status, _OPENAI_TYPES), "code": code, "param": None}
-            document = {"type": "error", "message": failure.message, "code": code, "param": None, "error": error}
-            return b"event: error\ndata: " + _dumps(document) + b"\n\n"
+            flat = {"type": "error", "sequence_number": events, "message": failure.message, "code": code, "param": None}
+            return b"event: error\ndata: " + _dumps({**flat, "error": error}) + b"\n\n"
         case _:
             error = {"message": failure.message, "type": _type(status, _OPENAI_TYPES), "code": code, "param": None}
             return b"data: " + _dumps({"error": error}) + b"\n\n"

@@ -149,7 +149,7 @@ class Relay:
         self.x.commitment = Commitment.BROKEN
         if tap.on_boundary:
             self.watchdog.writing_since = self.runtime.now()
-            await self.downstream.write(error_body.event(failure, self.x.api))
+            await self.downstream.write(error_body.event(failure, self.x.api, tap.data_events))
         self.downstream.break_off()
 
     def _give_up_on_client(self) -> None:

@@ -65,6 +65,19 @@ ROWS: dict[str, Row] = {
         [{"error": {"code": 400, "message": "The input token count exceeds the maximum number of tokens allowed"}}],
         K.CONTEXT_EXCEEDED,
     ),
+    "llama.cpp context": Row(
+        400,
+        {
+            "error": {
+                "code": 400,
+                "message": "request (40023 tokens) exceeds the available context size (2048 tokens), try increasing it",
+                "type": "exceed_context_size_error",
+                "n_prompt_tokens": 40023,
+                "n_ctx": 2048,
+            }
+        },
+        K.CONTEXT_EXCEEDED,
+    ),
     "Z.ai context": Row(400, {"error": {"code": "1261", "message": "Prompt too long"}}, K.CONTEXT_EXCEEDED),
     "OpenAI bad stream_options": Row(
         400, openai("Unrecognized request argument supplied: stream_options"), K.UNSUPPORTED_PARAM

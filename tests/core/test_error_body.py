@@ -100,7 +100,7 @@ def test_at_any_depth_a_body_can_be_written(levels: int) -> None:
 @pytest.mark.parametrize("api", [Api.CHAT, Api.COMPLETIONS, Api.RESPONSES, Api.MESSAGES])
 @pytest.mark.parametrize("kind", [K.TRUNCATED, K.STALLED, K.SERVER_ERROR, K.INVALID_REQUEST, K.SHUTTING_DOWN])
 def test_the_event_that_ends_a_broken_stream(api: Api, kind: FailureKind) -> None:
-    event = error_body.event(Failure(kind, 'a "quote"\nand a line'), api)
+    event = error_body.event(Failure(kind, 'a "quote"\nand a line'), api, 7)
     assert event.endswith(b"\n\n")
     assert event.count(b"\n\n") == 1
     data = data_of(event)
@@ -117,6 +117,7 @@ def test_the_event_that_ends_a_broken_stream(api: Api, kind: FailureKind) -> Non
         assert document["type"] == "error"
     if api is Api.RESPONSES:
         assert (document["message"], document["code"]) == (document["error"]["message"], document["error"]["code"])
+        assert document["sequence_number"] == 7
 
 
 def test_who_should_send_again() -> None:
@@ -132,4 +133,4 @@ def test_any_message_can_be_told(message: str, surrogate: int) -> None:
     attempts = [{"target": said, "message": said, "ms": 1.0}]
     assert orjson.loads(error_body.body(failure, 404, Api.CHAT, attempts, "r"))["error"]["message"].endswith("?")
     for api in (Api.CHAT, Api.RESPONSES, Api.MESSAGES):
-        assert error_body.event(failure, api).endswith(b"\n\n")
+        assert error_body.event(failure, api, 0).endswith(b"\n\n")

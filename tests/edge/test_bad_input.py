@@ -135,6 +135,17 @@ async def test_paths_that_are_not_there(method: str, path: str, status: int, cod
     assert (answer.status, answer.error["code"]) == (status, code)
 
 
+@pytest.mark.parametrize("path", ["/v1/responses", "/responses", "/v1/realtime?model=x"])
+async def test_there_is_no_websocket(path: str, gateway: Gateway) -> None:
+    client = await Connection.open(gateway.port)
+    client.writer.write(
+        f"GET {path} HTTP/1.1\r\nhost: x\r\nconnection: Upgrade\r\nupgrade: websocket\r\n"
+        "sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
+    )
+    _is_refused(await client.answer(), 426, "upgrade_not_supported", "POST")
+    await client.close()
+
+
 async def test_too_large_by_its_length_is_refused_before_it_is_read(gateway: Gateway) -> None:
     client = await Connection.open(gateway.port)
     client.writer.write(
