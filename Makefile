@@ -9,10 +9,11 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # S64: what is installed is what was locked, and nothing is built on the way.
 LOCKED := --require-hashes --only-binary :all:
 
-.PHONY: help install run test lint bench schema lock clean
+.PHONY: help install run test clients lint bench schema lock clean
 help:
 	@echo 'make run [PORT=4020] [CONFIG=config/routes.yaml]   serve on http://127.0.0.1:PORT'
 	@echo 'make test                                          run every test, against real parts'
+	@echo 'make clients                                       run the real clients, the large ones too'
 	@echo 'make lint                                          ruff, mypy --strict, the import floors'
 	@echo 'make bench                                         measure beside a bare relay, print ratios'
 	@echo 'make install | schema | lock | clean'
@@ -43,6 +44,9 @@ run: install
 test: $(VENV)/.installed-dev
 	@$(BIN)/python -m pytest $(ARGS)
 
+clients: $(VENV)/.installed-dev
+	@$(BIN)/python -m pytest -m 'clients or not large' tests/clients $(ARGS)
+
 lint: $(VENV)/.installed-dev
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 
@@ -52,12 +56,13 @@ bench: $(VENV)/.installed-dev
 schema: install
 	@$(BIN)/python -m proxy.config.schema > config/routes.schema.json
 
-# Needs `uv` on PATH; run it when a requirement changes.
-LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links
-lock:
+# Run it when a requirement changes.
+CLIENTS := openai-1 anthropic instructor langchain llama-cpp llama-index llm mistral pydantic-ai
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links
+lock: $(VENV)/.installed-dev
 	@$(LOCK) pyproject.toml requirements/build.in -o requirements/run.lock
 	@$(LOCK) --extra dev pyproject.toml requirements/build.in -c requirements/run.lock -o requirements/dev.lock
-	@$(LOCK) requirements/openai-1.in -o requirements/openai-1.lock
+	@set -e; for client in $(CLIENTS); do $(LOCK) requirements/$$client.in -o requirements/$$client.lock; done
 
 clean:
 	@rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis dist

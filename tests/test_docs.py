@@ -33,6 +33,15 @@ def test_every_yaml_example_is_valid(example: str) -> None:
     parse(example, "example.yaml", {})
 
 
+def test_the_tools_are_shown_by_the_files_that_are_run() -> None:
+    """`docs/examples` is what `tests/clients` runs; the page shows those files, whole, and no others."""
+    files = sorted(path for path in (ROOT / "docs/examples").iterdir() if path.is_file())
+    shown = re.findall(r"```\w+\n(.*?)```", (ROOT / "docs/tools.md").read_text(), re.DOTALL)
+    assert sorted(shown) == sorted(path.read_text() for path in files)
+    run = "".join(path.read_text() for path in (ROOT / "tests/clients").rglob("*.py"))
+    assert [path.name for path in files if path.name not in run] == []
+
+
 @pytest.mark.parametrize("document", [*DOCUMENTS, ROOT / "ARCHITECTURE.md"], ids=lambda path: path.name)
 def test_links_lead_somewhere(document: Path) -> None:
     for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text()):

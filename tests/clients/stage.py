@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -45,10 +46,13 @@ models:
 
 @dataclass(slots=True)
 class Stage:
-    """``url`` is what belongs in OPENAI_BASE_URL. `records` may be read while Penstock runs, and after."""
+    """``url`` is what belongs in OPENAI_BASE_URL. `records` may be read while Penstock runs, and after.
+
+    ``asked``: how often the raw upstream was asked for a model.
+    """
 
     url: str
-    raw: RawUpstream
+    asked: Counter[str]
     output: Path
     popen: subprocess.Popen[bytes]
 
@@ -77,21 +81,24 @@ class Stage:
 
 
 @contextmanager
-def stage(folder: Path, cuts: Callable[[str], Cut] | None = None) -> Iterator[Stage]:
-    """Everything started, and ended with the block. ``folder`` keeps what the processes print."""
+def stage(folder: Path, cuts: Callable[[str], Cut] | None = None, config: str = _CONFIG) -> Iterator[Stage]:
+    """Everything started, and ended with the block. ``folder`` keeps what the processes print.
+
+    ``config``: the routes file, in which `{sim}` is the scripted provider's URL and `{raw}` the raw upstream's port.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         raw = stack.enter_context(RawUpstream(cuts))
         simulator = stack.enter_context(child([PENSTOCK, "simulate", "--port", "0"], folder / "simulator.txt"))
-        sim = _printed(simulator, folder / "simulator.txt", "http://")
-        config = folder / "routes.yaml"
-        config.write_text(_CONFIG.format(sim=sim, raw=raw.port), encoding="utf-8")
+        sim = printed(simulator, folder / "simulator.txt", "http://")
+        routes = folder / "routes.yaml"
+        routes.write_text(config.format(sim=sim, raw=raw.port), encoding="utf-8")
         output = folder / "penstock.txt"
-        command: list[str | Path] = [PENSTOCK, "serve", "--port", "0", "--drain", "2s", "--config", config]
+        command: list[str | Path] = [PENSTOCK, "serve", "--port", "0", "--drain", "2s", "--config", routes]
         popen = stack.enter_context(child(command, output))
-        url = _printed(popen, output, _SERVES)
+        url = printed(popen, output, _SERVES)
         _await_live(url)
-        yield Stage(url, raw, output, popen)
+        yield Stage(url, raw.asked, output, popen)
 
 
 def with_parent(command: Sequence[str | Path]) -> list[str | Path]:
@@ -122,7 +129,7 @@ def child(command: Sequence[str | Path], output: Path) -> Iterator[subprocess.Po
                 popen.kill()
 
 
-def _printed(popen: subprocess.Popen[bytes], output: Path, start: str) -> str:
+def printed(popen: subprocess.Popen[bytes], output: Path, start: str) -> str:
     """The URL on the first printed line that begins with ``start``."""
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline and popen.poll() is None:

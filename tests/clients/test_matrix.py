@@ -1,12 +1,11 @@
 """The matrix: every scenario under every SDK. One test is one cell."""
 
-from typing import Any
-
 import pytest
 
 from tests.clients.conftest import Column
-from tests.clients.expected import CANCELLED_WITHIN_S, ROWS, Logged, Row, mismatches
-from tests.clients.sdks import SDKS, Ran, Sdk
+from tests.clients.expected import ROWS, Row
+from tests.clients.sdks import SDKS, Sdk
+from tests.clients.verdict import check
 
 pytestmark = pytest.mark.clients
 
@@ -20,27 +19,7 @@ CELLS = [
 
 @pytest.mark.parametrize(("sdk", "row"), CELLS)
 def test_scenario(sdk: Sdk, row: Row, column: Column) -> None:
-    ran = column(sdk)
-    facts = ran.facts[row.scenario]
-    assert "crash" not in facts, facts["crash"]
-    assert mismatches(row.facts, facts) == []
-    if row.logged is not None:
-        _is_logged(row.logged, facts, ran)
-    for model, times in (row.upstream or {}).items():
-        assert ran.asked.get(model) == times, f"the upstream was asked {ran.asked.get(model)} times for {model}"
-
-
-def _is_logged(logged: Logged, facts: dict[str, Any], ran: Ran) -> None:
-    """One request, one exchange: an SDK that sent it again would show here."""
-    found = [one for one in ran.exchanges if (one["asked"], one["api"]) == (logged.asked, logged.api)]
-    assert len(found) == 1, f"{len(found)} exchanges for {logged.asked}"
-    (record,) = found
-    wanted = {"outcome": logged.outcome, "code": logged.code, "attempts": logged.attempts}
-    assert mismatches(wanted, record) == []
-    shown = (facts.get("error") or {}).get("request_id") or facts.get("request_id")
-    assert shown in (None, record["id"]), "the id that the SDK shows is the log's"
-    if "left" in facts:
-        assert record["ts"] - facts["left"] <= CANCELLED_WITHIN_S
+    check(row, column(sdk))
 
 
 @pytest.mark.parametrize("sdk", SDKS, ids=[sdk.name for sdk in SDKS])
