@@ -2,7 +2,7 @@
 
 Each `.http` file is one request: its head, an empty line, its body. Members, their order and the headers are those of
 Claude Code 2.1 (code.claude.com/docs/en/llm-gateway-protocol and published captures) and of Codex 0.169 (captured with its
-own CLI; github.com/openai/codex codex-rs/core/src/client.rs), both read 2026-11-21; the texts in them are made up. Each
+own CLI; github.com/openai/codex codex-rs/codex-api), both read 2026-11-21; the texts in them are made up. Each
 `.sse` file is an answer in the API's own events.
 """
 
