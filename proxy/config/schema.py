@@ -28,6 +28,7 @@ _ENV_REFERENCE: Final = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*")
 _HEADER: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
 
 _ORIGIN: Final = r"[a-z][a-z0-9+.-]*://[a-z0-9.\-\[\]:_]{1,253}"
+BALANCES: Final = ("weighted", "fastest", "sticky")
 WEIGHT_MAX: Final = 1_000_000
 ATTEMPTS_MAX: Final = 10
 # What says which answer is asked for, and in which form: a default for it would change what a request means.
@@ -138,11 +139,11 @@ def _attempts(value: object) -> int:
 
 
 def _balance(value: object) -> str:
-    if value in ("weighted", "fastest"):
+    if value in BALANCES:
         return str(value)
-    if value in ("cheapest", "sticky"):
-        raise _invalid(f"balance '{value}' is not supported by this version of Penstock yet. Use weighted or fastest")
-    raise _invalid(f"expected weighted or fastest, got {shown(value)}")
+    if value == "cheapest":
+        raise _invalid("balance 'cheapest' is not supported by this version of Penstock yet. Use weighted")
+    raise _invalid(f"expected weighted, fastest or sticky, got {shown(value)}")
 
 
 def _origin(value: object) -> str:
@@ -221,9 +222,9 @@ Attempts = Annotated[
     int, BeforeValidator(_attempts), WithJsonSchema({"type": "integer", "minimum": 1, "maximum": ATTEMPTS_MAX})
 ]
 BalanceName = Annotated[
-    Literal["weighted", "fastest"],
+    Literal["weighted", "fastest", "sticky"],
     BeforeValidator(_balance),
-    WithJsonSchema({"type": "string", "enum": ["weighted", "fastest"]}),
+    WithJsonSchema({"type": "string", "enum": list(BALANCES)}),
 ]
 Origin = Annotated[
     str, BeforeValidator(_origin), WithJsonSchema({"type": "string", "examples": ["https://app.example.com"]})
@@ -342,7 +343,10 @@ class BalancedTier(Section):
     ] = Field(min_length=1, max_length=50, description="<provider>/<model>, or {target: ..., weight: ...}.")
     balance: BalanceName = Field(
         default="weighted",
-        description="weighted: drawn by weight for each request. fastest: by the time to a first answer lately seen.",
+        description=(
+            "weighted: drawn by weight for each request. fastest: by the time to a first answer lately seen. sticky: by"
+            " the beginning of the prompt, for the provider's prompt cache."
+        ),
     )
 
 

@@ -4,18 +4,26 @@
 - ``fastest``: by the time to a first answer that was lately seen. What was seen fades: half of it is gone every
   `HALF_LIFE_S`, so a target that was slow or down is asked again by and by, and one that was never asked is asked first.
 
+- ``sticky``: by the beginning of the prompt, so that requests which share it meet at one target, whose provider has it in
+  its prompt cache. Shares follow the weights, and when a target joins or leaves only its own requests move.
+
 A tier without a balance keeps the file's order. Held by `tests/core/test_balance.py`.
 """
 
+import hashlib
+import math
 import random
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+import orjson
 
 from proxy.core.routing import Balance, Target, Tier
 from proxy.terms import TargetName
 
 HALF_LIFE_S: Final = 300.0
 NEWEST_SHARE: Final = 0.2  # of the latest answer in the running mean
+PREFIX_BYTES: Final = 4096
 FAILED_S: Final = 10.0  # what a failure counts as, beyond the time that it took
 
 
@@ -41,9 +49,15 @@ class Speeds:
 
 
 def order(
-    tiers: Sequence[Tier], speeds: Speeds, rng: random.Random, now: float, *, streamed: bool
+    tiers: Sequence[Tier],
+    speeds: Speeds,
+    rng: random.Random,
+    now: float,
+    *,
+    streamed: bool,
+    affinity: Callable[[], bytes] = bytes,
 ) -> tuple[Target, ...]:
-    """The targets of all tiers, in the order in which to ask them."""
+    """The targets of all tiers, in the order in which to ask them. ``affinity`` is called where a tier is sticky."""
     ordered: list[Target] = []
     for tier in tiers:
         match tier.balance:
@@ -53,6 +67,8 @@ def order(
                 ordered += sorted(
                     tier.targets, key=lambda target: speeds.expected_s(target, now, streamed=streamed)
                 )  # stable: equals keep the file's order
+            case Balance.STICKY:
+                ordered += _sticking(tier, affinity())
             case None:
                 ordered += tier.targets
     return tuple(ordered)
@@ -65,3 +81,54 @@ def _drawn(tier: Tier, rng: random.Random) -> list[Target]:
     """
     draws = [(rng.random() ** (1 / weight), index) for index, weight in enumerate(tier.weights)]
     return [tier.targets[index] for _, index in sorted(draws, reverse=True)]
+
+
+def _sticking(tier: Tier, prefix: bytes) -> list[Target]:
+    """By weighted rendezvous: each target draws a number from the prefix and its own name, and the highest is first.
+
+    Source: Schindelhauer and Schomaker, Weighted distributed hash tables (2005).
+    """
+    draws = []
+    for index, (target, weight) in enumerate(zip(tier.targets, tier.weights, strict=True)):
+        digest = hashlib.blake2b(target.name.encode() + b"\n" + prefix, digest_size=8).digest()
+        share = (int.from_bytes(digest) + 1) / (2**64 + 1)
+        draws.append((-weight / math.log(share), -index))
+    return [tier.targets[-index] for _, index in sorted(draws, reverse=True)]
+
+
+def prompt_prefix(fields: Mapping[str, Any]) -> bytes:
+    """What a request shares with those that its provider's prompt cache may serve it from.
+
+    The client's own `prompt_cache_key` where it names one. Else the instructions and the messages, from the first on and
+    without the last, up to `PREFIX_BYTES`: what comes later differs, and what is shorter is cached by nobody (OpenAI begins
+    at 1,024 tokens, Anthropic likewise; read 2026-11-21).
+    """
+    named = fields.get("prompt_cache_key")
+    if type(named) is str and named:
+        return named.encode("utf-8", "replace")[:PREFIX_BYTES]
+    prefix = b""
+    for part in _prompt(fields):
+        prefix += _dumped(part)
+        if len(prefix) >= PREFIX_BYTES:
+            break
+    return prefix[:PREFIX_BYTES]
+
+
+def _prompt(fields: Mapping[str, Any]) -> Iterator[Any]:
+    for name in ("instructions", "system"):
+        if fields.get(name):
+            yield fields[name]
+    turns = fields.get("messages") or fields.get("input") or fields.get("prompt") or ()
+    if type(turns) is not list:
+        yield turns
+    elif len(turns) == 1:
+        yield turns[0]
+    else:
+        yield from turns[:-1]
+
+
+def _dumped(part: Any) -> bytes:
+    try:
+        return orjson.dumps(part)
+    except orjson.JSONEncodeError:  # a lone surrogate
+        return repr(part).encode("utf-8", "replace")

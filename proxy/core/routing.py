@@ -89,6 +89,7 @@ class Balance(Enum):
 
     WEIGHTED = "weighted"
     FASTEST = "fastest"
+    STICKY = "sticky"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """Phase 4, plan: which targets, in which order, and until when? Pure but for the clock."""
 
 from dataclasses import replace
+from functools import partial
 
 from proxy.core import balance, routing
 from proxy.core.failure import Failure, Rejected
@@ -28,13 +29,21 @@ def plan(x: Exchange, runtime: Runtime) -> Plan:
         left = tuple(target for target in found.targets if target.provider.id == home)
         found = replace(found, targets=left, tiers=())
     if found.tiers:
-        ordered = balance.order(found.tiers, runtime.speeds, runtime.rng, x.started, streamed=x.streamed)
+        ordered = balance.order(
+            *(found.tiers, runtime.speeds, runtime.rng, x.started), streamed=x.streamed, affinity=partial(_affinity, x)
+        )
         found = replace(found, targets=ordered)
     total_s = found.timeouts.total_s
     asked_s = requested_timeout_s(x)
     x.total_at = x.started + (min(total_s, asked_s) if asked_s is not None else total_s)
     x.plan = found
     return found
+
+
+def _affinity(x: Exchange) -> bytes:
+    """What requests of one account share that are best sent to one target."""
+    prefix = balance.prompt_prefix(x.body.fields) if x.body is not None else b""
+    return f"{x.account}\n".encode() + prefix
 
 
 def _is_stateful(x: Exchange) -> bool:

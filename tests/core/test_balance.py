@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.core.balance import FAILED_S, HALF_LIFE_S, Speeds, order
+from proxy.core.balance import FAILED_S, HALF_LIFE_S, Speeds, order, prompt_prefix
 from proxy.core.routing import Balance, Provider, Target, Tier
 from proxy.terms import ProviderId
 
@@ -91,3 +91,76 @@ def test_one_slow_answer_does_not_make_a_target_slow() -> None:
         speeds.note(target, seconds, 0.0, streamed=True, failed=False)
     speeds.note(A, 2.0, 0.0, streamed=True, failed=False)
     assert fastest(speeds, 0.0)[0] == "a"
+
+
+STUCK = Tier((A, B, C), Balance.STICKY, (1.0, 1.0, 1.0))
+
+
+def stuck(prefix: bytes, tier: Tier = STUCK) -> str:
+    return names(order([tier], Speeds(), random.Random(), 0.0, streamed=True, affinity=lambda: prefix))
+
+
+@given(st.binary(max_size=40))
+def test_the_same_prefix_meets_at_the_same_target(prefix: bytes) -> None:
+    assert stuck(prefix) == stuck(prefix)
+    assert sorted(stuck(prefix)) == ["a", "b", "c"]
+
+
+@given(st.binary(max_size=40))
+def test_when_a_target_leaves_only_its_own_requests_move(prefix: bytes) -> None:
+    left = Tier((A, C), Balance.STICKY, (1.0, 1.0))
+    assert stuck(prefix, left) == stuck(prefix).replace("b", "")
+
+
+@pytest.mark.parametrize("weights", [(1.0, 1.0, 1.0), (6.0, 3.0, 1.0), (0.1, 0.1, 0.8)])
+def test_prefixes_share_by_weight(weights: tuple[float, ...]) -> None:
+    tier = Tier((A, B, C), Balance.STICKY, weights)
+    firsts = Counter(stuck(str(number).encode(), tier)[0] for number in range(20_000))
+    for name, weight in zip("abc", weights, strict=True):
+        assert abs(firsts[name] / 20_000 - weight / sum(weights)) < 0.015
+
+
+def turn(role: str, text: str) -> dict[str, str]:
+    return {"role": role, "content": text}
+
+
+LONG = turn("system", "You know every dam. " * 400)
+SHORT = turn("system", "Be brief.")
+ASKED, SAID, AGAIN = turn("user", "How high?"), turn("assistant", "High."), turn("user", "And now?")
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"messages": [LONG, ASKED]}, {"messages": [LONG, AGAIN]}),
+        ({"messages": [LONG, ASKED]}, {"messages": [LONG, ASKED, SAID, AGAIN]}),
+        ({"messages": [SHORT, ASKED]}, {"messages": [SHORT, AGAIN]}),
+        ({"messages": [LONG]}, {"messages": [LONG, SAID, AGAIN]}),
+        ({"system": LONG["content"], "messages": [ASKED]}, {"system": LONG["content"], "messages": [AGAIN]}),
+        ({"instructions": LONG["content"], "input": "a"}, {"instructions": LONG["content"], "input": "b"}),
+        ({"input": [LONG, ASKED]}, {"input": [LONG, AGAIN]}),
+        ({"prompt": LONG["content"] + "a"}, {"prompt": LONG["content"] + "b"}),
+        ({"prompt_cache_key": "k", "messages": [ASKED]}, {"prompt_cache_key": "k", "messages": [AGAIN]}),
+        ({"messages": [SHORT, ASKED], "temperature": 1}, {"temperature": 0, "messages": [SHORT, ASKED]}),
+    ],
+)
+def test_what_shares_a_prompt_cache_has_one_prefix(one: dict[str, object], other: dict[str, object]) -> None:
+    assert prompt_prefix(one) == prompt_prefix(other)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"messages": [LONG, ASKED]}, {"messages": [SHORT, ASKED]}),
+        ({"messages": [ASKED]}, {"messages": [AGAIN]}),
+        ({"messages": [SHORT, ASKED, SAID, AGAIN]}, {"messages": [SHORT, AGAIN, SAID, AGAIN]}),
+        ({"prompt_cache_key": "k", "messages": [ASKED]}, {"prompt_cache_key": "l", "messages": [ASKED]}),
+    ],
+)
+def test_what_does_not_has_another(one: dict[str, object], other: dict[str, object]) -> None:
+    assert prompt_prefix(one) != prompt_prefix(other)
+
+
+@pytest.mark.parametrize("fields", [{}, {"messages": None}, {"messages": []}, {"messages": 5}, {"prompt": ["\ud800"]}])
+def test_any_body_has_a_prefix(fields: dict[str, object]) -> None:
+    assert len(prompt_prefix(fields)) <= 4096
