@@ -66,6 +66,15 @@ class Downstream(Protocol):
         """The request body as it comes, decoded. Raises `BodyRefused`."""
         ...
 
+    @property
+    def gone(self) -> bool:
+        """Whether the client left an exchange that outlives it."""
+        ...
+
+    def outlive(self) -> None:
+        """From now on the client may leave: what is sent then goes nowhere, and nothing raises `ClientGone`."""
+        ...
+
     async def begin(self, status: int, headers: HeaderPairs) -> None:
         """Send the head of a streamed answer. Raises `ClientGone`."""
         ...

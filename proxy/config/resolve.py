@@ -80,7 +80,9 @@ def _table(file: schema.File, environ: Mapping[str, str], listening: frozenset[P
     entries = {ProviderId(name): entry for name, entry in file.providers.items()}
     absent = schema.ProviderEntry()
     providers = {
-        provider_id: _provider(provider_id, entries.get(provider_id, absent), environ, listening)
+        provider_id: _provider(
+            provider_id, entries.get(provider_id, absent), environ, listening, file.defaults.on_disconnect
+        )
         for provider_id in dict.fromkeys((*CATALOGUE, *entries))
     }
     defaults = _timeouts(Timeouts(), file.defaults.timeouts)
@@ -93,6 +95,7 @@ def _table(file: schema.File, environ: Mapping[str, str], listening: frozenset[P
             about=entry.about,
             enabled=entry.enabled,
             retry=_retry(retry, entry.retry),
+            drains=None if entry.on_disconnect is None else entry.on_disconnect == "drain",
             params=tuple((name, orjson.dumps(value)) for name, value in entry.params.items()),
         )
         for name, entry in file.routes.items()
@@ -145,7 +148,11 @@ def _target(name: str, providers: Mapping[ProviderId, Provider]) -> Target:
 
 
 def _provider(
-    provider_id: ProviderId, entry: schema.ProviderEntry, environ: Mapping[str, str], listening: frozenset[ProviderId]
+    provider_id: ProviderId,
+    entry: schema.ProviderEntry,
+    environ: Mapping[str, str],
+    listening: frozenset[ProviderId],
+    on_disconnect: str,
 ) -> Provider:
     row = CATALOGUE[ProviderId(entry.like) if entry.like is not None else provider_id]
     address = expand(entry.base_url or row.base_url, environ)
@@ -187,6 +194,7 @@ def _provider(
         pass_headers=frozenset(entry.pass_headers),
         allow_private=allow_private,
         local=row.local,
+        drains=(entry.on_disconnect or on_disconnect) == "drain",
         retired_apis={api: str(retired) for api, retired in row.retired_apis.items()},
     )
 

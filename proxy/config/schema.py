@@ -138,6 +138,12 @@ def _attempts(value: object) -> int:
     raise _invalid(f"expected a whole number from 1 to {ATTEMPTS_MAX}, got {shown(value)}")
 
 
+def _on_disconnect(value: object) -> str:
+    if value in ("cancel", "drain"):
+        return str(value)
+    raise _invalid(f"expected cancel or drain, got {shown(value)}")
+
+
 def _balance(value: object) -> str:
     if value in BALANCES:
         return str(value)
@@ -234,6 +240,11 @@ Params = Annotated[
     BeforeValidator(_params),
     WithJsonSchema({"type": "object", "examples": [{"temperature": 0.3}]}),
 ]
+OnDisconnect = Annotated[
+    Literal["cancel", "drain"],
+    BeforeValidator(_on_disconnect),
+    WithJsonSchema({"type": "string", "enum": ["cancel", "drain"]}),
+]
 AccessMode = Annotated[
     Literal["open"], BeforeValidator(_access_mode), WithJsonSchema({"type": "string", "enum": ["open"]})
 ]
@@ -277,10 +288,14 @@ class DefaultRetry(Retry):
 class Defaults(Section):
     """What every route inherits."""
 
-    later = frozenset({"breaker", "on_disconnect", "cache", "cost_tier", "params"})
+    later = frozenset({"breaker", "cache", "cost_tier", "params"})
 
     timeouts: Timeouts = Field(default_factory=Timeouts, description="Waiting times of every route.")
     retry: DefaultRetry = Field(default_factory=DefaultRetry, description="Repeats on the same target.")
+    on_disconnect: OnDisconnect = Field(
+        default="cancel",
+        description="When a client leaves: cancel the provider's answer, or drain it, so that its usage is known.",
+    )
 
 
 class ProviderEntry(Section):
@@ -305,6 +320,9 @@ class ProviderEntry(Section):
     enabled: bool = Field(default=True, description="false switches the provider off.")
     allow_private: bool = Field(
         default=False, description="Lets base_url be plain http, or an address of a private network."
+    )
+    on_disconnect: OnDisconnect | None = Field(
+        default=None, description="When a client leaves while this provider answers; absent: as in defaults."
     )
     pass_headers: list[HeaderName] = Field(
         default_factory=list, description="Request headers of the client to pass on, beside the usual ones."
@@ -372,7 +390,6 @@ class RouteEntry(Section):
             "cost_tier",
             "cache",
             "breaker",
-            "on_disconnect",
             "balance",
             "budgets",
             "limits",
@@ -395,6 +412,9 @@ class RouteEntry(Section):
     )
     timeouts: Timeouts = Field(default_factory=Timeouts, description="Waiting times of this route alone.")
     retry: Retry = Field(default_factory=Retry, description="Repeats on the same target, in this route alone.")
+    on_disconnect: OnDisconnect | None = Field(
+        default=None, description="When a client of this route leaves; absent: as the provider's."
+    )
     enabled: bool = Field(default=True, description="false switches the route off.")
 
 

@@ -59,6 +59,7 @@ class Provider:
     allow_private: bool = False
     local: bool = False
     retired_apis: Mapping[Api, str] = field(default_factory=dict)
+    drains: bool = False  # an answer is read to its end although its client has left
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +106,8 @@ class Tier:
 class Route:
     """A task alias: tiers of targets, tried in order.
 
-    Shapes: ``params`` are members (name, JSON value) for the body of a request that is silent about them.
+    Shapes: ``params`` are members (name, JSON value) for the body of a request that is silent about them. ``drains`` None:
+    as the target's provider does.
     """
 
     name: RouteName
@@ -115,6 +117,7 @@ class Route:
     enabled: bool = True
     params: tuple[tuple[str, bytes], ...] = ()
     retry: RetryPolicy = backoff.STANDARD
+    drains: bool | None = None
 
     @property
     def targets(self) -> tuple[Target, ...]:
@@ -147,6 +150,11 @@ class Plan:
     tiers: tuple[Tier, ...] = ()
     params: tuple[tuple[str, bytes], ...] = ()
     retry: RetryPolicy = backoff.STANDARD
+    drains: bool | None = None
+
+    def outlives(self, target: Target) -> bool:
+        """Whether an answer of `target` is read to its end although the client has left."""
+        return target.provider.drains if self.drains is None else self.drains
 
 
 class Pattern(NamedTuple):
@@ -184,10 +192,10 @@ class RoutingTable:
 
     Shapes: ``models`` maps a requested name, or a pattern with one ``*``, to a route name or a ``<provider>/<model>``
     in which ``*`` stands for the whole requested name. ``demo`` is the provider that serves any name which has no
-    active target of its own, None outside demo mode. ``source`` is None where no file was read. ``patterns`` and
-    ``planned`` are derived: ``planned`` holds what names have yielded, bounded by the configured names times APIs and by
-    `PLANNED_MAX` for the others. ``default_provider`` serves the paths without a route; ``cors_origins`` are the web
-    pages that may ask.
+    active target of its own, None outside demo mode. ``default_provider`` serves the paths without a route.
+    ``cors_origins`` are the web pages that may ask. ``source`` is None where no file was read. ``patterns``,
+    ``may_outlive`` and ``planned`` are derived: ``planned`` holds what names have yielded, bounded by the configured names
+    times APIs and by `PLANNED_MAX` for the others.
     """
 
     providers: Mapping[ProviderId, Provider]
@@ -201,10 +209,13 @@ class RoutingTable:
     cors_origins: frozenset[str] = frozenset()
     source: Source | None = field(default=None, compare=False)
     patterns: tuple[Pattern, ...] = field(init=False, repr=False, compare=False)
+    may_outlive: bool = field(init=False, repr=False, compare=False)
     planned: dict[tuple[str, Api], Plan | Failure] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "patterns", _patterns(self.models))
+        drains = any(one.drains for one in self.providers.values()) or any(one.drains for one in self.routes.values())
+        object.__setattr__(self, "may_outlive", drains)
         object.__setattr__(self, "planned", {})
 
 
@@ -334,7 +345,17 @@ def _chosen(table: RoutingTable, ask: _Ask, route: Route | None, candidates: tup
     if route is None:
         return Plan(ask.name, None, tuple(chosen), tuple(skipped), table.timeouts, retry=table.retry)
     tiers = _left(route.tiers, chosen) if any(tier.balance is not None for tier in route.tiers) else ()
-    return Plan(ask.name, route.name, tuple(chosen), tuple(skipped), route.timeouts, tiers, route.params, route.retry)
+    return Plan(
+        ask.name,
+        route.name,
+        tuple(chosen),
+        tuple(skipped),
+        route.timeouts,
+        tiers,
+        route.params,
+        route.retry,
+        route.drains,
+    )
 
 
 def _left(tiers: tuple[Tier, ...], chosen: list[Target]) -> tuple[Tier, ...]:

@@ -18,11 +18,13 @@ class _Response(web.StreamResponse):
 class AiohttpDownstream:
     """One exchange's client. See `proxy.ports.Downstream`."""
 
-    __slots__ = ("_more", "_request", "headers", "response")
+    __slots__ = ("_more", "_outlived", "_request", "gone", "headers", "response")
 
     def __init__(self, request: web.BaseRequest, more: Sequence[tuple[str, str]] = ()) -> None:
         self._request = request
         self._more = more  # headers of every answer
+        self._outlived = False
+        self.gone = False
         self.headers: Mapping[str, str] = request.headers
         self.response: web.StreamResponse | None = None
 
@@ -32,26 +34,44 @@ class AiohttpDownstream:
     def upload(self, bytes_max: int) -> Upload:
         return Upload(self._request, bytes_max)
 
+    def outlive(self) -> None:
+        self._outlived = True
+
+    def lose(self) -> None:
+        """The client has left, and its exchange goes on."""
+        self.gone = self._outlived = True
+
     async def begin(self, status: int, headers: HeaderPairs) -> None:
+        if self.gone:
+            return
         response = self._response(status, headers)
         try:
             await response.prepare(self._request)
         except ConnectionError as error:
-            raise ClientGone from error
+            self._left(error)
 
     async def write(self, data: bytes) -> None:
+        if self.gone:
+            return
         assert self.response is not None  # noqa: S101 - begun
         try:
             await self.response.write(data)
         except ConnectionError as error:
-            raise ClientGone from error
+            self._left(error)
 
     async def end(self) -> None:
+        if self.gone:
+            return
         assert self.response is not None  # noqa: S101 - begun
         try:
             await self.response.write_eof()
         except ConnectionError as error:
+            self._left(error)
+
+    def _left(self, error: ConnectionError) -> None:
+        if not self._outlived:
             raise ClientGone from error
+        self.gone = True
 
     def break_off(self) -> None:
         # close() delivers what was written and leaves the last chunk out; abort() would lose the error event.
@@ -64,13 +84,15 @@ class AiohttpDownstream:
 
     async def answer(self, status: int, headers: HeaderPairs, body: bytes) -> None:
         # A Response would work out anew what is known here: its length, and that its type is told.
+        if self.gone:
+            return
         response = self._response(status, headers)
         response.content_length = len(body)
         try:
             await response.prepare(self._request)
             await response.write_eof(b"" if self._request.method == "HEAD" else body)
         except ConnectionError as error:
-            raise ClientGone from error
+            self._left(error)
 
     def _response(self, status: int, headers: HeaderPairs) -> _Response:
         response = _Response(status=status, headers=CIMultiDict(headers))

@@ -43,6 +43,7 @@ class Surface:
         self.runtime = runtime
         self._admin = admin
         self.running = 0
+        self._outliving: set[asyncio.Task[None]] = set()  # kept, or the collector would take them
         self._draining = False
         self._idle = asyncio.Event()
 
@@ -81,13 +82,35 @@ class Surface:
             await _tell(x, runtime, failure, downstream)
             return _sent(downstream)
         self.running += 1
+        if runtime.table.may_outlive:
+            await self._outlive(x, runtime, downstream)
+            return _sent(downstream)
         try:
             await lifecycle.run(x, runtime, downstream)
         finally:
-            self.running -= 1
-            if not self.running:
-                self._idle.set()
+            self._ended()
         return _sent(downstream)
+
+    async def _outlive(self, x: Exchange, runtime: Runtime, downstream: AiohttpDownstream) -> None:
+        """Run an exchange in a task of its own: aiohttp cancels the one that it gave us as soon as the client leaves."""
+        task = asyncio.create_task(lifecycle.run(x, runtime, downstream))
+        task.add_done_callback(self._ended)
+        self._outliving.add(task)
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if x.outlives:
+                downstream.lose()
+            else:
+                task.cancel()
+            raise
+
+    def _ended(self, task: asyncio.Task[None] | None = None) -> None:
+        self.running -= 1
+        if task is not None:
+            self._outliving.discard(task)
+        if not self.running:
+            self._idle.set()
 
     def _downstream(self, request: web.BaseRequest) -> AiohttpDownstream:
         origins = self.runtime.table.cors_origins

@@ -75,6 +75,7 @@ async def _ask(x: Exchange, runtime: Runtime, plan: Plan, step: Step, watchdog: 
     x.attempts.append(record)
     _set_limit(x, plan, started, watchdog)
     x.commitment = Commitment.UNCOMMITTED
+    x.outlives = plan.outlives(target)
     reply: Reply | None = None
     outcome: Opening | Failure
     asked_usage = False

@@ -41,6 +41,7 @@ class Exchange:
     plan: Plan | None = None
     attempts: list[Attempt] = field(default_factory=list)
     commitment: Commitment = Commitment.UNCOMMITTED
+    outlives: bool = False  # goes on although the client has left
     target: Target | None = None  # the one whose answer is relayed
     upstream_wait_s: float = 0.0
     status: int = 0

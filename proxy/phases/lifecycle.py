@@ -45,6 +45,8 @@ async def _live(x: Exchange, runtime: Runtime, downstream: Downstream) -> None:
         watchdog = runtime.ticker.watch(way.timeouts, x.total_at)
         opening = await attempt(x, runtime, way, watchdog)
         await Relay(x, runtime, opening, downstream, watchdog).run()
+        if x.outlives and downstream.gone and x.failure is None:
+            _client_left(x)
     except Rejected as rejected:
         if watchdog is not None:
             runtime.ticker.release(watchdog)

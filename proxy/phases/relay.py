@@ -37,6 +37,8 @@ class Relay:
         """Send the answer that has begun. Raises `ClientGone`; whatever happens, the upstream's reply is let go of."""
         x, opening = self.x, self.opening
         now = self.runtime.now()
+        if x.outlives:
+            self.downstream.outlive()
         x.target = opening.target
         x.status = opening.reply.status
         x.first_event_at = now

@@ -116,6 +116,11 @@ class FakeDownstream:
         await asyncio.sleep(0)
         return self._body
 
+    gone = False
+
+    def outlive(self) -> None:
+        return
+
     def upload(self, bytes_max: int) -> FakeBody:
         return self.upload_body
 
