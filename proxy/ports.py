@@ -1,13 +1,15 @@
 """The ports: what the phases need of the world, as Protocols. Each is implemented once per technology.
 
-The phases import this and nothing that touches a socket. What can fail by itself returns a value (`Fault`); the one
-exception that crosses a port is `ClientGone`, because nothing can be done for a client that is not there.
+The phases import this and nothing that touches a socket. What can fail by itself returns a value (`Fault`). Two
+exceptions cross a port: `ClientGone`, because nothing can be done for a client that is not there, and a store's
+`StoreAway`, because every caller has a declared way to go on without the store.
 """
 
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from proxy.core.breaker import Subject
 from proxy.core.failure import FailureKind
 from proxy.core.routing import Target
 
@@ -156,3 +158,78 @@ class ExchangeLog(Protocol):
     def bug(self, exchange_id: str, error: BaseException) -> None: ...
 
     def close(self) -> None: ...
+
+
+class StoreAway(Exception):  # noqa: N818 - it names what happened, which is no defect
+    """A store did not do what was asked, or nobody knows whether it did. The message says why and names no credential."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreState:
+    """How a store is, for /health. Units: Unix seconds. ``last_error`` stays after it has come back."""
+
+    where: str  # without credentials
+    down_since: float | None
+    last_error: str | None
+
+    @property
+    def up(self) -> bool:
+        return self.down_since is None
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What a store holds of one subject. ``version`` 0: nothing."""
+
+    version: int
+    data: bytes
+
+
+NOTHING_STORED = Stored(0, b"")
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Somebody has stored something, perhaps the one who is told."""
+
+    subject: Subject
+    stored: Stored
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The answer to who asked for a lease. ``wait_s`` 0: it is theirs; else somebody else holds it for so long.
+
+    ``stored`` is what the store holds of the subject, so that who takes a lease knows what is known.
+    """
+
+    wait_s: float
+    stored: Stored
+
+
+class BreakerStore(Protocol):
+    """What all processes know of breakers, and who may probe. Knows nothing of what the bytes mean.
+
+    Errors: `StoreAway` from everything but `listen`. Concurrency: `swap` and `lease` are atomic over all processes. Bounds:
+    what is stored is gone after its time, and a store that is full drops what would be gone first.
+    """
+
+    async def load(self) -> Mapping[Subject, Stored]:
+        """Everything that is held."""
+        ...
+
+    async def swap(self, subject: Subject, expected: int, data: bytes, keep_s: float) -> Stored | None:
+        """Store `data` as version `expected` + 1 if the version held is `expected`. None: done; else what is held."""
+        ...
+
+    async def lease(self, subject: Subject, owner: str, hold_s: float) -> Lease:
+        """Take the subject's one lease for `hold_s`, unless somebody else has it. An owner who has it has it for longer."""
+        ...
+
+    async def unlease(self, subject: Subject, owner: str) -> None:
+        """Give a lease back; nothing where it is not this owner's any more."""
+        ...
+
+    async def listen(self, told: Callable[[Change | None], None]) -> None:
+        """Call `told` for every swap, soon, until cancelled. None: some may have been missed, so load."""
+        ...

@@ -1,6 +1,6 @@
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -8,6 +8,7 @@ import uvloop
 
 from proxy.simulator.server import Simulator
 from tests.gateway import Gateway, start_gateway
+from tests.valkey import Valkey, serving
 
 Start = Callable[..., Awaitable[Gateway]]
 
@@ -24,6 +25,26 @@ def recordings() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("no recorded provider answers: set PENSTOCK_RECORDINGS to their folder")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def _shared_valkey() -> Iterator[Valkey]:
+    with serving() as server:
+        yield server
+
+
+@pytest.fixture
+def valkey(_shared_valkey: Valkey) -> Valkey:
+    """A real server, empty. Others use it too: it is neither stopped nor paused."""
+    _shared_valkey.flush()
+    return _shared_valkey
+
+
+@pytest.fixture
+def own_valkey() -> Iterator[Valkey]:
+    """A real server that this test may do anything to."""
+    with serving() as server:
+        yield server
 
 
 @pytest.fixture

@@ -55,6 +55,11 @@ class Gateway:
     def url(self) -> str:
         return self.service.url
 
+    def forgive(self) -> None:
+        """Close every breaker: for a test that lets one target fail again and again."""
+        assert self.service._stores is not None
+        self.service._stores.breakers.reset(None, time.time())
+
     async def settled(self, count: int = 1) -> list[dict[str, Any]]:
         """The records of the first `count` exchanges, once they are there; fails if there are more than that."""
         async with asyncio.timeout(5):

@@ -40,15 +40,18 @@ def _config_of(context: click.Context, _option: click.Parameter, given: Path | N
     return None
 
 
-def live_options(command: _Command) -> _Command:
-    """`--live` and `--url URL`: ask a running server instead of the routes file; without `--live` a command gets no URL."""
-    url = click.option(
+def url_option(command: _Command) -> _Command:
+    return click.option(
         "--url",
         metavar="URL",
         help="Where the server runs. Default: PENSTOCK_URL, else here, at PENSTOCK_ADMIN_PORT or PENSTOCK_PORT.",
-    )
+    )(command)
+
+
+def live_options(command: _Command) -> _Command:
+    """`--live` and `--url URL`: ask a running server instead of the routes file; without `--live` a command gets no URL."""
     live = click.option("--live", is_flag=True, is_eager=True, help="Ask the running server, with the admin key.")
-    return live(url(command))
+    return live(url_option(command))
 
 
 def settings() -> Settings:

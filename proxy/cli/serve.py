@@ -54,7 +54,7 @@ def command(
     from proxy.config.problem import ConfigError  # noqa: PLC0415
     from proxy.config.resolve import load  # noqa: PLC0415
     from proxy.core import duration  # noqa: PLC0415
-    from proxy.server.serve import CannotServe, Options, run  # noqa: PLC0415
+    from proxy.server.serve import PROBE_EVERY_S, CannotServe, Options, run  # noqa: PLC0415
 
     drain_s = duration.parse(drain)
     if drain_s is None:
@@ -74,6 +74,8 @@ def command(
         drain_s=drain_s,
         admin_port=environment.admin_port if admin_port is None else admin_port,
         admin_hosts=environment.admin_hosts,
+        redis_url=environment.redis_url,
+        probe_every_s=PROBE_EVERY_S,
     )
     try:
         run(options, environment, table, lambda served, url: click.echo(announcement(served, url)))

@@ -15,6 +15,7 @@ from proxy.config.check import RESERVED, check
 from proxy.config.problem import ConfigError, Problem
 from proxy.config.read import BYTES_MAX, read
 from proxy.core.backoff import RetryPolicy
+from proxy.core.breaker import Policy as BreakerPolicy
 from proxy.core.routing import AuthStyle, Balance, Provider, Route, RoutingTable, Source, Target, Tier, Timeouts
 from proxy.providers.catalogue import PATHS, CatalogueRow
 from proxy.providers.rows import CATALOGUE
@@ -110,6 +111,7 @@ def _table(file: schema.File, environ: Mapping[str, str], listening: frozenset[P
         defaults,
         default_provider=default_provider,
         retry=retry,
+        breaker=_breaker(file.defaults.breaker),
         cors_origins=frozenset(file.cors.origins),
     )
 
@@ -128,6 +130,15 @@ def _retry(inherited: RetryPolicy, given: schema.Retry) -> RetryPolicy:
         "budget": given.budget if isinstance(given, schema.DefaultRetry) else None,
     }
     return replace(inherited, **{name: value for name, value in values.items() if value is not None})
+
+
+def _breaker(given: schema.Breaker) -> BreakerPolicy:
+    values: dict[str, Any] = {
+        "failures": given.failures,
+        "cooldown_s": given.cooldown,
+        "successes": given.successes,
+    }
+    return replace(BreakerPolicy(), **{name: value for name, value in values.items() if value is not None})
 
 
 def _tier(entry: str | schema.TierEntry | schema.BalancedTier, providers: Mapping[ProviderId, Provider]) -> Tier:

@@ -30,7 +30,7 @@ _HEADER: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
 _ORIGIN: Final = r"[a-z][a-z0-9+.-]*://[a-z0-9.\-\[\]:_]{1,253}"
 BALANCES: Final = ("weighted", "fastest", "sticky")
 WEIGHT_MAX: Final = 1_000_000
-ATTEMPTS_MAX: Final = 10
+ATTEMPTS_MAX: Final = 100
 # What says which answer is asked for, and in which form: a default for it would change what a request means.
 REFUSED_PARAMS: Final = frozenset({"model", "messages", "prompt", "stream", "stream_options", "n", "input"})
 
@@ -285,13 +285,22 @@ class DefaultRetry(Retry):
     budget: Share | None = Field(default=None, description="Repeats and hedges, as a share of all requests.")
 
 
+class Breaker(Section):
+    """When a target is left alone, and for how long."""
+
+    failures: Attempts | None = Field(default=None, description="Failures in a row that open it.")
+    cooldown: Duration | None = Field(default=None, description="How long it stays open before a probe.")
+    successes: Attempts | None = Field(default=None, description="Probes in a row that must succeed to close it.")
+
+
 class Defaults(Section):
     """What every route inherits."""
 
-    later = frozenset({"breaker", "cache", "cost_tier", "params"})
+    later = frozenset({"cache", "cost_tier", "params"})
 
     timeouts: Timeouts = Field(default_factory=Timeouts, description="Waiting times of every route.")
     retry: DefaultRetry = Field(default_factory=DefaultRetry, description="Repeats on the same target.")
+    breaker: Breaker = Field(default_factory=Breaker, description="The circuit breaker of every target and credential.")
     on_disconnect: OnDisconnect = Field(
         default="cancel",
         description="When a client leaves: cancel the provider's answer, or drain it, so that its usage is known.",
@@ -479,6 +488,7 @@ SECTIONS: Final[Mapping[tuple[str, ...], type[Section]]] = {
     ("defaults",): Defaults,
     ("defaults", "timeouts"): Timeouts,
     ("defaults", "retry"): DefaultRetry,
+    ("defaults", "breaker"): Breaker,
     ("routes", "*"): RouteEntry,
     ("routes", "*", "timeouts"): Timeouts,
     ("routes", "*", "retry"): Retry,

@@ -40,7 +40,8 @@ _RETRYABLE: Final = frozenset(
 
 def is_retryable(failure: Failure) -> bool:
     """Whether the client should send the request again. What was tried on every target already should not be."""
-    return failure.kind in _RETRYABLE
+    waits = failure.kind is FailureKind.NO_TARGET and failure.retry_after_s is not None  # nothing was sent
+    return failure.kind in _RETRYABLE or waits
 
 
 def body(failure: Failure, status: int, api: Api | None, attempts: Sequence[dict[str, Any]], exchange_id: str) -> bytes:

@@ -11,8 +11,9 @@ from enum import Enum
 from itertools import chain
 from typing import Final, NamedTuple
 
-from proxy.core import backoff
+from proxy.core import backoff, breaker
 from proxy.core.backoff import RetryPolicy
+from proxy.core.breaker import Policy as BreakerPolicy
 from proxy.core.failure import Failure, FailureKind
 from proxy.core.nearest import did_you_mean
 from proxy.terms import Api, ProviderId, RouteName, TargetName
@@ -206,6 +207,7 @@ class RoutingTable:
     demo: Provider | None = None
     default_provider: ProviderId | None = None
     retry: RetryPolicy = backoff.STANDARD
+    breaker: BreakerPolicy = breaker.STANDARD
     cors_origins: frozenset[str] = frozenset()
     source: Source | None = field(default=None, compare=False)
     patterns: tuple[Pattern, ...] = field(init=False, repr=False, compare=False)

@@ -24,7 +24,7 @@ from proxy.core.routing import Target
 class Step:
     """Ask `target`, not before ``not_before`` (monotonic seconds), on a fresh connection, without asking for usage.
 
-    ``repeat``: how often it has been asked before, cures apart.
+    ``repeat``: how often it has been asked before, cures apart. ``postponed``: it was its turn before.
     """
 
     target: Target
@@ -32,6 +32,7 @@ class Step:
     fresh: bool = False
     plain: bool = False
     repeat: int = 0
+    postponed: bool = False
 
 
 class Tour:
@@ -86,11 +87,18 @@ class Tour:
             self._planned.clear()
             self._repeats.clear()
 
-    def postpone(self, at: float) -> None:
-        """The last step was not taken: its target is not to be asked before `at`."""
-        step = self._step
-        assert step is not None  # noqa: S101 - it is the last one
-        self._repeats.append(replace(step, not_before=at))
+    @property
+    def step(self) -> Step:
+        """The last step."""
+        assert self._step is not None  # noqa: S101 - there was one
+        return self._step
+
+    def postpone(self, at: float) -> bool:
+        """The last step was not taken: its target is not to be asked before `at`. False where it was put off before."""
+        if self.step.postponed:
+            return False
+        self._repeats.append(replace(self.step, not_before=at, postponed=True))
+        return True
 
     def _repeat(self, step: Step, not_before: float) -> None:
         if step.repeat + 1 < self._policy.attempts:

@@ -1,18 +1,89 @@
-"""`GET /health`: which providers could serve now, from what is known already. It asks no provider anything."""
+"""`GET /health`: who could serve now, from what is known already. It asks nobody anything."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import orjson
 
-from proxy.core.routing import RoutingTable
+from proxy.core.breaker import State, Subject, target_subject
+from proxy.core.routing import Provider, RoutingTable, Target
+from proxy.phases.breakers import View
+from proxy.phases.probe import Check
+from proxy.phases.runtime import Runtime
+from proxy.ports import StoreState
+from proxy.terms import ProviderId
 
 
-def health_body(table: RoutingTable) -> tuple[int, bytes]:
-    """Status and body: 200 where some provider is active, 503 `unconfigured` where none is."""
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What is known of the world beyond the table, kept by whoever finds it out."""
+
+    checks: Mapping[ProviderId, Check] = field(default_factory=dict)
+    stores: Callable[[], Mapping[str, StoreState]] = dict
+
+
+def health_body(runtime: Runtime, outlook: Outlook, *, strict: bool) -> tuple[int, bytes]:
+    """Status and body.
+
+    503 where no active target can serve, `unconfigured` where there is none. ``strict``: where any active provider is
+    unhealthy too. Public, so errors are kinds and no messages.
+    """
+    views = {view.subject: view for view in runtime.breakers.snapshot(runtime.wall())}
     providers = {
-        provider.id: {"state": "active"}
-        if provider.inactive is None
-        else {"state": "inactive", "reason": provider.inactive}
-        for provider in table.providers.values()
+        provider.id: _provider(runtime, provider, outlook.checks.get(provider.id), views)
+        for provider in runtime.table.providers.values()
     }
-    active = any(provider.inactive is None for provider in table.providers.values())
-    status = "ok" if active else "unconfigured"
-    return 200 if active else 503, orjson.dumps({"status": status, "providers": providers})
+    status = _status(runtime, providers, views)
+    ok = status == "ok" or (status == "degraded" and not strict)
+    stores = {name: {"state": "up" if store.up else "away"} for name, store in outlook.stores().items()}
+    return 200 if ok else 503, orjson.dumps({"status": status, "providers": providers, "stores": stores})
+
+
+def _provider(
+    runtime: Runtime, provider: Provider, check: Check | None, views: Mapping[Subject, View]
+) -> dict[str, str | float | bool | None]:
+    if provider.inactive is not None:
+        return {"state": "inactive", "reason": provider.inactive}
+    credential = runtime.credentials.get(provider.id)
+    own = [view for subject, view in views.items() if subject == credential or subject.startswith(f"{provider.id}/")]
+    shut = [view for view in own if view.state is not State.CLOSED]
+    refused = credential is not None and credential in views and views[credential].state is State.OPEN
+    last_error = check.error if check is not None and check.error else next((view.last_error for view in shut), None)
+    return {
+        "state": "active",
+        "healthy": not refused and (check is None or check.healthy),
+        "latency_ms": None if check is None else round(check.latency_s * 1000, 1),
+        "last_error": last_error or None,
+        "checked_at": None if check is None else round(check.at, 3),
+        "breaker": _worst(shut).value,
+    }
+
+
+def _worst(shut: list[View]) -> State:
+    if any(view.state is State.OPEN for view in shut):
+        return State.OPEN
+    return State.HALF_OPEN if shut else State.CLOSED
+
+
+def _status(runtime: Runtime, providers: Mapping[ProviderId, Mapping[str, Any]], views: Mapping[Subject, View]) -> str:
+    active = [told for told in providers.values() if told["state"] == "active"]
+    if not active:
+        return "unconfigured"
+    healthy = {provider_id for provider_id, told in providers.items() if told.get("healthy")}
+    targets = _targets(runtime.table)
+    can = any(target.provider.id in healthy and not _is_open(target, views) for target in targets)
+    if not (can if targets else healthy):
+        return "down"
+    return "ok" if len(healthy) == len(active) else "degraded"
+
+
+def _targets(table: RoutingTable) -> list[Target]:
+    """What routes name and could be asked."""
+    routes = [route for route in table.routes.values() if route.enabled]
+    return [target for route in routes for target in route.targets if target.provider.inactive is None]
+
+
+def _is_open(target: Target, views: Mapping[Subject, View]) -> bool:
+    view = views.get(target_subject(target.name))
+    return view is not None and view.state is State.OPEN

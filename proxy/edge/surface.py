@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 from collections.abc import Sequence
 from typing import Final
-from urllib.parse import unquote
+from urllib.parse import parse_qs, unquote
 
 from aiohttp import web
 
@@ -19,7 +19,7 @@ from proxy.core.routing import listing
 from proxy.edge import cors, paths
 from proxy.edge.admin.shell import Admin
 from proxy.edge.downstream import AiohttpDownstream
-from proxy.edge.health import health_body
+from proxy.edge.health import Outlook, health_body
 from proxy.edge.models import model_body, models_body
 from proxy.phases import lifecycle
 from proxy.phases.accept import FORMS
@@ -39,9 +39,10 @@ class Surface:
     ``admin`` None: the admin API is not on this port.
     """
 
-    def __init__(self, runtime: Runtime, admin: Admin | None = None) -> None:
+    def __init__(self, runtime: Runtime, admin: Admin | None = None, outlook: Outlook | None = None) -> None:
         self.runtime = runtime
         self._admin = admin
+        self._outlook = outlook or Outlook()
         self.running = 0
         self._outliving: set[asyncio.Task[None]] = set()  # kept, or the collector would take them
         self._draining = False
@@ -154,7 +155,8 @@ class Surface:
             state = (503, b'{"status":"draining"}') if self._draining else (200, b'{"status":"ready"}')
             return self._json(request, *state)
         if path == paths.HEALTH:
-            return self._json(request, *health_body(table))
+            strict = parse_qs(request.raw_path.partition("?")[2]).get("strict") == ["1"]
+            return self._json(request, *health_body(self.runtime, self._outlook, strict=strict))
         match = paths.MODELS.fullmatch(path)
         name = unquote(match.group(1) or "") if match is not None else ""
         body = model_body(table, name) if name else models_body(table)

@@ -10,11 +10,14 @@ from dataclasses import replace
 from typing import Final
 
 from proxy.core import headers, splice, tour
+from proxy.core.breaker import Cause, Rejection
 from proxy.core.failure import Blame, Failure, FailureKind, Rejected
 from proxy.core.routing import Plan
 from proxy.core.splice import Body
 from proxy.core.tour import Step, Tour
+from proxy.phases import gate
 from proxy.phases.exchange import Attempt, Exchange
+from proxy.phases.gate import Passage
 from proxy.phases.judge import Opening, judge, timeout_failure, wire_failure
 from proxy.phases.runtime import Runtime
 from proxy.phases.upload import Upload
@@ -38,10 +41,15 @@ async def attempt(x: Exchange, runtime: Runtime, plan: Plan, watchdog: Watchdog)
         if step.not_before > runtime.now():
             x.upstream_wait_s += step.not_before - runtime.now()  # waiting is not Penstock's own work
             await asyncio.sleep(step.not_before - runtime.now())
+        passage = await gate.admitted(runtime, step.target)
+        if isinstance(passage, Rejection):
+            _held_back(x, runtime, plan, way, passage)
+            continue
         if step.repeat and not runtime.retry_budget.try_take(runtime.now()):
+            gate.let_go(runtime, passage)
             continue
         try:
-            outcome = await _ask(x, runtime, plan, step, watchdog)
+            outcome = await _ask(x, runtime, plan, step, passage, watchdog=watchdog)
         finally:
             if step.repeat:
                 runtime.retry_budget.give_back()
@@ -50,11 +58,21 @@ async def attempt(x: Exchange, runtime: Runtime, plan: Plan, watchdog: Watchdog)
         if x.api is Api.PASSTHROUGH:
             break  # what it does there is unknown, so it is done once
         way.failed(outcome, runtime.now())
-    raise Rejected(_last_word(x, plan))
+    raise Rejected(_last_word(x, runtime, plan))
 
 
-def _last_word(x: Exchange, plan: Plan) -> Failure:
+def _held_back(x: Exchange, runtime: Runtime, plan: Plan, way: Tour, rejection: Rejection) -> None:
+    """A target may not be asked now. One that is only throttled, and not for long, is asked once more afterwards."""
+    wait_s = max(rejection.until - runtime.wall(), 0.0)
+    is_short = rejection.cause is Cause.THROTTLED and wait_s <= plan.retry.max_s
+    if not (is_short and way.postpone(runtime.now() + wait_s)):
+        x.rejections.append((way.step.target, rejection))
+
+
+def _last_word(x: Exchange, runtime: Runtime, plan: Plan) -> Failure:
     failures = [attempt.failure for attempt in x.attempts if attempt.failure is not None]
+    if not failures and x.rejections:
+        return gate.held_back(x, runtime.wall())
     if not failures:
         return Failure(FailureKind.TOTAL_TIMEOUT, "The request's time was up before it could be sent to a provider.")
     failure = tour.verdict(failures)
@@ -67,11 +85,13 @@ def _last_word(x: Exchange, plan: Plan) -> Failure:
     return failure
 
 
-async def _ask(x: Exchange, runtime: Runtime, plan: Plan, step: Step, watchdog: Watchdog) -> Opening | Failure:
-    """One attempt: its record, its deadline, its clean-up."""
+async def _ask(
+    x: Exchange, runtime: Runtime, plan: Plan, step: Step, passage: Passage, *, watchdog: Watchdog
+) -> Opening | Failure:
+    """One attempt: its record, its deadline, its clean-up, and what the breakers are told."""
     target = step.target
     started = runtime.now()
-    record = Attempt(target, started)
+    record = Attempt(target, started, passage=passage)
     x.attempts.append(record)
     _set_limit(x, plan, started, watchdog)
     x.commitment = Commitment.UNCOMMITTED
@@ -112,6 +132,7 @@ async def _ask(x: Exchange, runtime: Runtime, plan: Plan, step: Step, watchdog: 
         elif outcome.kind is FailureKind.UNSUPPORTED_PARAM:
             # It was the client's own field that was refused, so it is the client's to hear of.
             outcome = record.failure = replace(outcome, kind=FailureKind.INVALID_REQUEST)
+        gate.report(x, runtime, record)
     return outcome
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from proxy.core.breaker import Admission, Rejection, Subject
 from proxy.core.failure import Failure
 from proxy.core.routing import Plan, Target
 from proxy.core.splice import Body
@@ -13,12 +14,13 @@ from proxy.terms import DEFAULT_ACCOUNT, AccountId, Api, Commitment, ExchangeId
 
 @dataclass(slots=True)
 class Attempt:
-    """One try at one target. Units: monotonic seconds. ``failure`` None: it answered."""
+    """One try at one target. Units: monotonic seconds. ``failure`` None: it answered. ``passage``: see `gate`."""
 
     target: Target
     started: float
     ended: float = 0.0
     failure: Failure | None = None
+    passage: tuple[tuple[Subject, Admission], ...] = ()
 
 
 @dataclass(slots=True)
@@ -39,7 +41,9 @@ class Exchange:
     choices: int = 1
     asked: str | None = None
     plan: Plan | None = None
+    hurried: bool = False  # the client's own deadline is nearer than the route's
     attempts: list[Attempt] = field(default_factory=list)
+    rejections: list[tuple[Target, Rejection]] = field(default_factory=list)  # what the breakers held back
     commitment: Commitment = Commitment.UNCOMMITTED
     outlives: bool = False  # goes on although the client has left
     target: Target | None = None  # the one whose answer is relayed

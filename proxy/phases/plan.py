@@ -35,7 +35,8 @@ def plan(x: Exchange, runtime: Runtime) -> Plan:
         found = replace(found, targets=ordered)
     total_s = found.timeouts.total_s
     asked_s = requested_timeout_s(x)
-    x.total_at = x.started + (min(total_s, asked_s) if asked_s is not None else total_s)
+    x.hurried = asked_s is not None and asked_s < total_s
+    x.total_at = x.started + (asked_s if asked_s is not None and x.hurried else total_s)
     x.plan = found
     return found
 

@@ -7,6 +7,7 @@ from typing import Any, Final
 from proxy.core import error_body
 from proxy.core.failure import Failure, FailureKind
 from proxy.phases.exchange import Exchange
+from proxy.phases.gate import skipped_told
 from proxy.ports import Downstream
 from proxy.providers import errors
 from proxy.terms import Api
@@ -44,12 +45,12 @@ def _body(x: Exchange, failure: Failure) -> bytes:
         has_form = errors.conforms_to_messages if x.api in MESSAGES else errors.conforms
         if has_form(failure.upstream_body):
             return failure.upstream_body
-    return error_body.body(failure, x.status, x.api, attempts_told(x), x.id)
+    return error_body.body(failure, x.status, x.api, [*attempts_told(x), *skipped_told(x)], x.id)
 
 
 def attempts_told(x: Exchange) -> list[dict[str, Any]]:
     """The attempts, as the error's metadata and the log tell them."""
-    told = []
+    told: list[dict[str, Any]] = []
     for attempt in x.attempts:
         one: dict[str, Any] = {"target": attempt.target.name, "ms": round((attempt.ended - attempt.started) * 1000, 1)}
         if attempt.failure is not None:

@@ -1,15 +1,17 @@
 """What an exchange runs on: the table, the ports, the clock. A reload makes a new one; an exchange keeps its own."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from proxy.core.balance import Speeds
+from proxy.core.breaker import Subject, credential_subject
 from proxy.core.retry_budget import RetryBudget
 from proxy.core.routing import RoutingTable
+from proxy.phases.breakers import Breakers
 from proxy.phases.watchdog import Ticker
 from proxy.ports import ExchangeLog, Upstream
-from proxy.terms import TargetName
+from proxy.terms import ProviderId, TargetName
 
 
 @dataclass(slots=True)
@@ -21,7 +23,9 @@ class Runtime:
     log: ExchangeLog
     now: Callable[[], float]
     wall: Callable[[], float]
+    breakers: Breakers
     ticker: Ticker = field(init=False)
+    credentials: Mapping[ProviderId, Subject] = field(init=False)  # of those providers that have one
     retry_budget: RetryBudget = field(init=False)
     rng: random.Random = field(default_factory=random.Random)
     speeds: Speeds = field(default_factory=Speeds)
@@ -29,4 +33,9 @@ class Runtime:
 
     def __post_init__(self) -> None:
         self.ticker = Ticker(self.now)
+        self.credentials = {
+            provider.id: credential_subject(provider.id, provider.credential)
+            for provider in self.table.providers.values()
+            if provider.credential is not None
+        }
         self.retry_budget = RetryBudget(self.table.retry.budget)

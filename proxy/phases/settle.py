@@ -5,6 +5,7 @@ from typing import Any
 
 from proxy.core import redact, usage
 from proxy.core.failure import Blame, FailureKind
+from proxy.phases import gate
 from proxy.phases.exchange import Exchange
 from proxy.phases.refuse import attempts_told
 from proxy.phases.runtime import Runtime
@@ -14,6 +15,9 @@ _ASKED_CHARS_MAX = 128
 
 
 def settle(x: Exchange, runtime: Runtime) -> None:
+    for attempt in x.attempts:
+        if attempt.passage:
+            gate.report(x, runtime, attempt)
     x.request_bytes = len(x.body.raw) if x.body is not None else 0
     if x.upload is not None:
         x.request_bytes = x.upload.seen_bytes
@@ -57,6 +61,8 @@ def _record(x: Exchange, now: float) -> dict[str, Any]:
         record["code"] = x.failure.row.code
         record["failure"] = x.failure.kind.value
         record["message"] = redact.text(x.failure.message)
+    if x.rejections:
+        record["held_back"] = [target.name for target, _ in x.rejections]
     if len(x.attempts) > 1 or x.failure is not None:
         record["tried"] = attempts_told(x)
         for told, attempt in zip(record["tried"], x.attempts, strict=True):

@@ -6,6 +6,7 @@ import ipaddress
 import signal
 import socket
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,11 +17,13 @@ from aiohttp import http_parser, web
 from proxy.config.resolve import with_demo
 from proxy.core.routing import RoutingTable
 from proxy.edge.admin.shell import Admin, AdminKey
+from proxy.edge.health import Outlook
 from proxy.edge.protocol import HttpServer
 from proxy.edge.surface import Surface
+from proxy.phases.probe import Probe
 from proxy.ports import ExchangeLog
 from proxy.server import own_secrets
-from proxy.server.build import build_log, build_runtime
+from proxy.server.build import BadStore, Stores, build_log, build_runtime
 from proxy.server.settings import Settings
 from proxy.simulator.server import Simulator
 from proxy.upstream.client import UpstreamClient
@@ -31,6 +34,7 @@ FIELD_BYTES_MAX: Final = 16 * 1024
 FIELDS_MAX: Final = 64
 READ_BYTES: Final = 64 * 1024
 CLEANUP_S: Final = 0.5  # for connections that the drain has left; their exchanges are over
+PROBE_EVERY_S: Final = 30.0
 BACKLOG: Final = 1024
 SEND_BUFFER_BYTES: Final = 128 * 1024  # the kernel would let it grow to 4 MiB for a client that reads slowly
 
@@ -52,6 +56,8 @@ class Options:
     drain_s: float = 60.0
     admin_port: int | None = None
     admin_hosts: tuple[str, ...] = ()
+    redis_url: str | None = field(default=None, repr=False)
+    probe_every_s: float | None = None  # None: providers are not probed
 
 
 @dataclass(slots=True)
@@ -72,6 +78,8 @@ class Service:
     _simulator: Simulator | None = None
     _runners: list[web.ServerRunner] = field(default_factory=list)
     _surface: Surface | None = None
+    _stores: Stores | None = None
+    _probing: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Open the socket. Raises `CannotServe`."""
@@ -84,20 +92,33 @@ class Service:
             self._simulator = Simulator()
             self.table = with_demo(self.table, await self._simulator.start())
         self._upstream = UpstreamClient()
-        runtime = build_runtime(self.table, self._upstream, self.log)
+        try:
+            self._stores = Stores(self.options.redis_url, self.table.breaker, self.log)
+        except BadStore as bad:
+            raise CannotServe(str(bad)) from None
+        await self._stores.start()
+        runtime = build_runtime(self.table, self._upstream, self.log, self._stores)
         admin = Admin(
             None if self.admin_key is None else self.admin_key.role_of, (self.options.host, *self.options.admin_hosts)
         )
         moved_to = self.options.admin_port
-        surface = self._surface = Surface(runtime, admin if moved_to is None else None)
+        probe = self._probe(self._upstream)
+        outlook = Outlook({} if probe is None else probe.checks, self._stores.states)
+        surface = self._surface = Surface(runtime, admin if moved_to is None else None, outlook)
         self.port = self.admin_port = await self._open(surface.handle, self.options.port, "--port")
         if moved_to is not None:
             self.admin_port = await self._open(
                 lambda request: admin.handle(request, surface.runtime), moved_to, "--admin-port"
             )
             self.log.event("the admin API has a port of its own", port=self.admin_port)
+        if probe is not None:
+            self._probing = asyncio.create_task(probe.run(surface.runtime.table.providers.values))
         if self.announce is not None:
             self.announce(self.table, self.url)
+
+    def _probe(self, upstream: UpstreamClient) -> Probe | None:
+        every_s = self.options.probe_every_s
+        return None if every_s is None else Probe(upstream, time.monotonic, time.time, every_s=every_s)
 
     async def _open(self, handle: Handle, port: int, flag: str) -> int:
         """Serve on a port, and say which it is. ``flag`` names it in messages. Raises `CannotServe`."""
@@ -135,6 +156,11 @@ class Service:
             await self._surface.drain(self.options.drain_s)
         for runner in self._runners:
             await runner.cleanup()
+        if self._probing is not None:
+            self._probing.cancel()
+            await asyncio.gather(self._probing, return_exceptions=True)
+        if self._stores is not None:
+            await self._stores.close()
         if self._upstream is not None:
             await self._upstream.close()
         if self._simulator is not None:

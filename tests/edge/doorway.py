@@ -11,7 +11,9 @@ from proxy.config.resolve import parse
 from proxy.edge.admin.endpoint import Ask, Endpoint
 from proxy.edge.admin.shell import Admin, AdminKey
 from proxy.edge.protocol import HttpServer
+from proxy.phases.breakers import Breakers
 from proxy.phases.runtime import Runtime
+from proxy.stores.memory.breakers import MemoryBreakers
 from proxy.terms import Role
 from proxy.upstream.client import UpstreamClient
 from tests.gateway import Answer, Connection, RecordingLog
@@ -64,7 +66,8 @@ async def open_door(
     """``role``: what the holder of the key may do. ``table``: the endpoints, made of what handles them."""
     log, upstream, handlers = RecordingLog(), UpstreamClient(), Handlers()
     routing = parse("routes: {}", "routes.yaml", {})
-    runtime = Runtime(table=routing, upstream=upstream, log=log, now=time.monotonic, wall=time.time)
+    breakers = Breakers(MemoryBreakers(time.monotonic), log, time.time)
+    runtime = Runtime(routing, upstream, log, time.monotonic, time.time, breakers)
 
     def role_of(presented: str) -> Role | None:
         return None if keeper is None or keeper.role_of(presented) is None else role

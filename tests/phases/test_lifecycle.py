@@ -11,9 +11,11 @@ import pytest
 from proxy.config.resolve import parse
 from proxy.core.failure import FailureKind
 from proxy.phases import lifecycle, watchdog
+from proxy.phases.breakers import Breakers
 from proxy.phases.exchange import Exchange
 from proxy.phases.runtime import Runtime
 from proxy.ports import Call, ClientGone, Fault
+from proxy.stores.memory.breakers import MemoryBreakers
 from proxy.terms import Api, ExchangeId
 from tests.gateway import RecordingLog
 
@@ -167,7 +169,8 @@ routes: {route: {tiers: [a/m, b/m]}}
         self.upstream = FakeUpstream(answers, streamed=streamed)
         body = orjson.dumps({"model": "route", "stream": streamed, "messages": []})
         self.downstream = FakeDownstream(body, gone_at=gone_at)
-        self.runtime = Runtime(table, self.upstream, self.log, time.monotonic, time.time)
+        self.breakers = Breakers(MemoryBreakers(time.monotonic), self.log, time.time)
+        self.runtime = Runtime(table, self.upstream, self.log, time.monotonic, time.time, self.breakers)
         self.is_form = script.startswith("form")
         api, path = (
             (Api.TRANSCRIPTIONS, "/v1/audio/transcriptions") if self.is_form else (Api.CHAT, "/v1/chat/completions")

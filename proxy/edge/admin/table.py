@@ -6,11 +6,13 @@ as it was last agreed on.
 
 from typing import Final
 
-from proxy.edge.admin import standing
+from proxy.edge.admin import breakers, standing
 from proxy.edge.admin.endpoint import Endpoint
 from proxy.terms import Role
 
 ENDPOINTS: Final = (
+    Endpoint("GET", "/admin/breakers", Role.VIEWER, breakers.listed),
+    Endpoint("POST", "/admin/breakers/reset", Role.ADMIN, breakers.reset, members=frozenset({"target"})),
     Endpoint("GET", "/admin/config", Role.VIEWER, standing.config),
     Endpoint("GET", "/admin/providers", Role.VIEWER, standing.providers),
     Endpoint("GET", "/admin/routes", Role.VIEWER, standing.routes),

@@ -1,0 +1,1 @@
+"""State, behind the ports: one package per technology."""

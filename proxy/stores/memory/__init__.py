@@ -1,0 +1,1 @@
+"""State in this process alone: the default, and what tests compare the others with."""

@@ -1,0 +1,1 @@
+"""State shared through Redis or Valkey."""

@@ -1,0 +1,5 @@
+-- Gives a lease back if it is still this owner's. KEYS: the lease. ARGV: owner.
+if redis.call('GET', KEYS[1]) == ARGV[1] then
+  redis.call('DEL', KEYS[1])
+end
+return false

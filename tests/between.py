@@ -1,0 +1,68 @@
+"""A TCP proxy between a client and a server, for what a network does: it delays, it hangs, it speaks TLS."""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class Between:
+    """``delay_s`` is asked before each piece of a reply is passed on; it gets the number of the piece in its connection."""
+
+    port: int = 0
+    connections: int = 0
+    delay_s: Callable[[int], float] = lambda _: 0.0
+    _tasks: set["asyncio.Task[None]"] = field(default_factory=set)
+
+    async def _passed(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay_s: Callable[[int], float]
+    ) -> None:
+        number = 0
+        try:
+            while data := await reader.read(65536):
+                await asyncio.sleep(delay_s(number))
+                number += 1
+                writer.write(data)
+                await writer.drain()
+        except OSError:
+            return  # one side is gone, and so the other is told
+        finally:
+            writer.close()
+
+    def _delay_now(self, number: int) -> float:
+        """As it is set now, on connections too that were opened before."""
+        return self.delay_s(number)
+
+    async def _connected(self, path: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        try:
+            far_reader, far_writer = await asyncio.open_unix_connection(path)
+        except OSError:
+            writer.close()
+            return
+        for passing in (
+            self._passed(reader, far_writer, lambda _: 0.0),
+            self._passed(far_reader, writer, self._delay_now),
+        ):
+            task = asyncio.create_task(passing)
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+
+@asynccontextmanager
+async def between(path: str, tls: ssl.SSLContext | None = None) -> AsyncIterator[Between]:
+    """A loopback port that leads to the Unix socket at `path`."""
+    made = Between()
+    server = await asyncio.start_server(
+        lambda reader, writer: made._connected(path, reader, writer), "127.0.0.1", 0, ssl=tls
+    )
+    made.port = server.sockets[0].getsockname()[1]
+    try:
+        yield made
+    finally:
+        server.close()
+        for task in tuple(made._tasks):
+            task.cancel()
+        await asyncio.gather(*made._tasks, return_exceptions=True)
