@@ -13,7 +13,7 @@ COMMANDS: Final = {
     "serve": ("proxy.cli.serve", "Run the proxy."),
     "check": ("proxy.cli.check", "Say what is wrong with the configuration."),
     "explain": ("proxy.cli.explain", "Show what a request for a route or model would do."),
-    "providers": ("proxy.cli.providers", "List the providers, and why each is active or not."),
+    "providers": ("proxy.cli.providers", "List the providers, and why each is active or not; show one."),
     "breakers": ("proxy.cli.breakers", "Show and reset the running server's circuit breakers."),
     "simulate": ("proxy.cli.simulate", "Run the built-in scripted provider."),
     "convert": ("proxy.cli.convert", "Write a routes file from another proxy's configuration."),

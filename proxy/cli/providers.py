@@ -1,4 +1,4 @@
-"""`penstock providers`: who could answer, and who can."""
+"""`penstock providers`: who could answer, and who can; with a name, all that is known of one."""
 
 import json
 from collections.abc import Mapping
@@ -11,34 +11,49 @@ from proxy.cli.options import config_option, json_option, live_options, loaded
 from proxy.cli.table import show
 from proxy.core.routing import Provider
 
+_EPILOG = """\b
+Example:
+  OPENAI_API_KEY=... penstock providers
+  penstock providers azure
+"""
 
-@click.command(epilog="Example: OPENAI_API_KEY=... penstock providers")
+
+@click.command(epilog=_EPILOG)
+@click.argument("name", required=False)
 @config_option
 @json_option
 @live_options
-def command(config: Path | None, as_json: bool, live: bool, url: str | None) -> None:
+def command(name: str | None, config: Path | None, as_json: bool, live: bool, url: str | None) -> None:
     """List the providers: state, APIs and address; never a credential.
 
-    By the routes file and the environment here; with --live, as the running server has them.
+    By the routes file and the environment here; with --live, as the running server has them. With NAME show one: its
+    variables, the address of each API, what it has retired, and what is peculiar to it.
     """
     if config is not None and url is not None:
         raise click.UsageError("--url goes with --live.")
-    found = _of_server(url) if live or config is None else [_of(one) for one in loaded(config).providers.values()]
+    if name is not None:
+        if config is None:
+            raise click.UsageError("NAME goes without --live.")
+        from proxy.cli.provider import show_one  # noqa: PLC0415 - not for --help
+
+        show_one(name, config, as_json=as_json)
+        return
+    found = _of_server(url) if live or config is None else [listed(one) for one in loaded(config).providers.values()]
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
     rows = [
-        (one["id"], _state(one), ", ".join(one["apis"]), one["base_url"])
+        (one["id"], state(one), ", ".join(one["apis"]), one["base_url"])
         for one in sorted(found, key=lambda one: not one["active"])
     ]
     show(("PROVIDER", "STATE", "APIS", "BASE URL"), rows)
 
 
-def _state(one: Mapping[str, Any]) -> str:
+def state(one: Mapping[str, Any]) -> str:
     return "active" if one["active"] else f"inactive: {one['inactive']}"
 
 
-def _of(provider: Provider) -> dict[str, Any]:
+def listed(provider: Provider) -> dict[str, Any]:
     return {
         "id": provider.id,
         "active": provider.inactive is None,

@@ -13,6 +13,7 @@ from proxy import __version__
 from proxy.cli import options, table
 from proxy.cli.main import COMMANDS, main
 from proxy.providers.rows import CATALOGUE
+from proxy.terms import ProviderId
 
 ROUTES = """
 routes:
@@ -171,6 +172,68 @@ def test_providers_in_json(runner: CliRunner) -> None:
         "base_url": "https://api.openai.com/v1",
         "local": False,
     }
+
+
+def test_providers_shows_one(runner: CliRunner) -> None:
+    told = run(runner, "providers", "xai", "--config", "routes.yaml").stdout
+    assert told == (
+        "xai: xAI (Grok), inactive: XAI_API_KEY is not set\n"
+        "base URL: https://api.x.ai/v1\n"
+        "key: XAI_API_KEY\n"
+        "models: https://api.x.ai/v1/models\n"
+        "\n"
+        "API        URL\n"
+        "chat       https://api.x.ai/v1/chat/completions\n"
+        "responses  https://api.x.ai/v1/responses\n"
+        "images     https://api.x.ai/v1/images/generations\n"
+        "messages: retired 2026-02-20: use chat or responses\n"
+        "\n"
+        "Notes:\n"
+        "- completion_tokens leaves reasoning tokens out; total_tokens has them\n"
+        "- its /images/edits takes JSON with image.url, not OpenAI's form, so it is not listed\n"
+        "\n"
+        "Sources:\n"
+        "- docs.x.ai/developers/cost-tracking\n"
+        "- docs.x.ai/developers/model-capabilities/images\n"
+    )
+
+
+def test_providers_shows_one_of_the_files_own(runner: CliRunner) -> None:
+    Path("own.yaml").write_text(
+        "providers:\n  acme: {like: fireworks, api_key: env:ACME_KEY, base_url: https://acme.example/v1}\n"
+        "routes: {general: {tiers: [acme/m]}}\n"
+    )
+    told = run(runner, "providers", "acme", "--config", "own.yaml").stdout
+    assert told.startswith("acme: Fireworks AI, inactive: ACME_KEY is not set\nbase URL: https://acme.example/v1\n")
+    assert "key: ACME_KEY\n" in told
+    assert "rerank       https://acme.example/v1/rerank\n" in told
+    assert "audio-prod" not in told.partition("Notes:")[0]  # a whole URL is the catalogue's own host's alone
+
+
+def test_providers_shows_which_variable_is_set_and_never_its_value(runner: CliRunner) -> None:
+    told = run(runner, "providers", "openai", "--config", "routes.yaml").stdout
+    assert told.startswith("openai: OpenAI, active\n")
+    assert "key: OPENAI_API_KEY (set)\n" in told
+    assert "key: none is needed\n" in run(runner, "providers", "ollama", "--config", "routes.yaml").stdout
+    assert "models: it does not list them\n" in run(runner, "providers", "zhipu", "--config", "routes.yaml").stdout
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_providers_shows_any_one_in_json(runner: CliRunner, name: str) -> None:
+    told = json.loads(run(runner, "providers", name, "--config", "routes.yaml", "--json").stdout)
+    row = CATALOGUE[ProviderId(name)]
+    assert (told["id"], told["like"], told["title"]) == (name, name, row.title)
+    assert told["key_vars"] == list(row.key_vars)
+    assert set(told["urls"]) == {api.value for api in row.paths}
+    assert set(told["retired_apis"]) == {api.value for api in row.retired_apis}
+    assert (told["notes"], told["sources"]) == (list(row.notes), list(row.sources))
+    assert all(url.startswith("http") or "AZURE" in url for url in told["urls"].values())
+
+
+def test_providers_knows_no_such_name(runner: CliRunner) -> None:
+    result = run(runner, "providers", "opnai", "--config", "routes.yaml")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "There is no provider 'opnai'. Did you mean 'openai'?" in result.stderr
 
 
 def test_a_table_on_a_terminal_is_drawn_and_brackets_are_text(

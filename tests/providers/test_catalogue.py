@@ -9,7 +9,7 @@ from proxy.config.address import expand, is_loopback, refusal
 from proxy.config.schema import PROVIDER_ID
 from proxy.core.routing import AuthStyle
 from proxy.providers import rows
-from proxy.providers.catalogue import CatalogueRow
+from proxy.providers.catalogue import PATHS, CatalogueRow
 from proxy.providers.rows import CATALOGUE
 from proxy.terms import Api
 
@@ -75,3 +75,50 @@ def test_what_differs() -> None:
     assert {row.id for row in CATALOGUE.values() if row.local} == {"ollama", "vllm", "llama.cpp", "lmstudio"}
     assert {row.id for row in CATALOGUE.values() if Api.CHAT not in row.paths} == {"perplexity"}
     assert {row.id for row in CATALOGUE.values() if row.models_path is None} == {"zhipu", "github-models"}
+
+
+# Beside text: what each provider speaks in OpenAI's form, or for rerank in Jina's and Cohere's.
+BESIDE_TEXT = {
+    "openai": {"moderations", "images", "image_edits", "speech", "transcriptions", "translations"},
+    "mistral": {"moderations", "transcriptions"},
+    "gemini": {"images"},
+    "dashscope": {"rerank"},
+    "zhipu": {"images", "speech", "transcriptions", "rerank"},
+    "groq": {"speech", "transcriptions", "translations"},
+    "xai": {"images"},
+    "openrouter": {"images", "speech", "transcriptions", "rerank"},
+    "azure": {"images", "image_edits", "speech", "transcriptions", "translations"},
+    "together": {"images", "speech", "transcriptions", "translations", "rerank"},
+    "fireworks": {"transcriptions", "translations", "rerank"},
+    "ollama": {"transcriptions"},
+    "vllm": {"transcriptions", "translations", "rerank"},
+    "llama.cpp": {"transcriptions", "rerank"},
+}
+OF_TEXT = {Api.CHAT, Api.RESPONSES, Api.MESSAGES, Api.COUNT_TOKENS, Api.EMBEDDINGS, Api.COMPLETIONS}
+
+
+@ROWS
+def test_what_is_spoken_beside_text(row: CatalogueRow) -> None:
+    assert {api.value for api in row.paths.keys() - OF_TEXT} == BESIDE_TEXT.get(row.id, set())
+    assert Api.PASSTHROUGH not in row.paths  # no path of its own: what a client asks for is appended
+
+
+def test_where_an_api_lives_elsewhere() -> None:
+    elsewhere = {
+        (row.id, api.value): path
+        for row in CATALOGUE.values()
+        for api, path in row.paths.items()
+        if path != PATHS[api] and api not in OF_TEXT
+    }
+    audio, preview = "https://audio-prod.api.fireworks.ai/v1/audio", "?api-version=preview"
+    assert elsewhere == {
+        ("dashscope", "rerank"): "https://dashscope-intl.aliyuncs.com/compatible-api/v1/reranks",
+        ("openrouter", "images"): "/images",
+        ("fireworks", "transcriptions"): f"{audio}/transcriptions",
+        ("fireworks", "translations"): f"{audio}/translations",
+        ("azure", "images"): f"/images/generations{preview}",
+        ("azure", "image_edits"): f"/images/edits{preview}",
+        ("azure", "speech"): f"/audio/speech{preview}",
+        ("azure", "transcriptions"): f"/audio/transcriptions{preview}",
+        ("azure", "translations"): f"/audio/translations{preview}",
+    }
