@@ -23,8 +23,8 @@ Example:
 def command(port: int, host: str, list_scripts: bool, as_json: bool) -> None:
     """Run the simulator: a scripted provider to try Penstock or a client against, without a key and without cost.
 
-    It speaks the APIs that Penstock speaks. The model's name chooses a normal answer or a fault; the first line printed
-    is the base URL.
+    It speaks the APIs that Penstock speaks. The model's name chooses a normal answer or a fault; where a path has no
+    model, ?script=NAME does. The first line printed is the base URL.
     """
     if list_scripts:
         _list(as_json)

@@ -1,6 +1,5 @@
 """A request body understood: what is asked for, and the answer's text before any API's form is put around it."""
 
-import re
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,6 +10,9 @@ from typing import Any, Final
 
 import orjson
 
+from proxy.simulator import material
+from proxy.simulator.form import File, Form
+from proxy.simulator.material import FILLER, PIECE, Material
 from proxy.simulator.reader import Request
 from proxy.simulator.schema import example
 from proxy.terms import Api, Usage
@@ -18,10 +20,7 @@ from proxy.terms import Api, Usage
 CHOICES_MAX: Final = 128  # OpenAI's own bound of `n`, read 2025-06-01
 EXCERPT_CHARS_MAX: Final = 160
 BYTES_A_TOKEN: Final = 4
-STREAMED: Final = frozenset({Api.CHAT, Api.COMPLETIONS, Api.RESPONSES, Api.MESSAGES})
-_PIECE: Final = re.compile(r"\S+\s*|\s+")
 _JSON_PIECE_CHARS: Final = 12
-_FILLER: Final = ("Water ", "runs ", "down ", "the ", "penstock ", "and ", "turns ", "the ", "wheel. ")
 _SAYS: Final = (
     "This is Penstock's simulator, a scripted provider on this machine: no model was asked and nothing is billed. "
     "You said: “%s” To see a failure, ask for the model “cut:5” or “429:2”; `penstock simulate --list` names them all."
@@ -65,10 +64,10 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """``pieces`` are the answer's text (or the tool call's arguments) as it is cut into content events.
+    """``pieces`` are the answer's text (or the tool call's arguments, images, sound) as it is cut into content events.
 
-    ``fields`` is the body as it was decoded, for what only one API's answer repeats. ``digest`` makes ids: the same
-    request is answered with the same bytes.
+    ``fields`` is the body as it was decoded, for what only one API's answer repeats; ``files`` are those that came in it.
+    ``digest`` makes ids: the same request is answered with the same bytes.
     """
 
     api: Api
@@ -84,6 +83,13 @@ class Ask:
     include_usage: bool
     choices: int
     usage_place: UsagePlace = UsagePlace.ASKED
+    files: Sequence[File] = ()
+    filler: Sequence[str] = FILLER
+
+    @property
+    def binary(self) -> bool:
+        """The answer is a stream of bytes, not of events."""
+        return self.api is Api.SPEECH and not material.in_events(self.fields)
 
     @property
     def text(self) -> str:
@@ -91,32 +97,75 @@ class Ask:
 
 
 def read(api: Api, request: Request) -> Ask:
-    """Errors: `Refused` where the body is not a JSON object with a model."""
-    try:
-        fields = orjson.loads(request.body)
-    except orjson.JSONDecodeError as problem:
-        raise Refused(f"We could not parse the JSON body of your request: {problem}.") from None
-    if not isinstance(fields, dict):
-        raise Refused(f"Expected a JSON object as the body, got {type(fields).__name__}.")
-    model = fields.get("model")
+    """Errors: `Refused` where the body is not a JSON object, or form, with a model."""
+    form = request.form
+    fields = _json_fields(request) if form is None else _form_fields(api, form)
+    dialect = _DIALECTS[api]
+    model = fields.get("model", dialect.model)
     if not isinstance(model, str) or not model:
         raise Refused("you must provide a model parameter", param="model")
     options = fields.get("stream_options")
-    pieces, tool, finish = _answer(_DIALECTS[api], fields)
+    files = () if form is None else form.files
+    made: Material | None = None
+    if dialect.make is None:
+        pieces, tool, finish = _answer(dialect, fields)
+    else:
+        made = dialect.make(fields, files)
+        pieces, tool, finish = made.pieces, None, Finish.STOP
     return Ask(
         api=api,
         request=request,
         fields=fields,
         model=model,
         digest=b"%08x" % zlib.crc32(request.body),
-        stream=api in STREAMED and fields.get("stream") in (True, "true"),
+        stream=dialect.always_streams or (dialect.streams and material.is_true(fields.get("stream"))),
         pieces=pieces,
         tool=tool,
         finish=finish,
-        usage=Usage(_tokens(len(request.body)), _tokens_of(pieces)),
+        usage=Usage(_tokens(request.body_bytes), _tokens_of(pieces)),
         include_usage=isinstance(options, dict) and options.get("include_usage") is True,
         choices=_choices(fields.get("n")),
+        files=files,
+        filler=FILLER if made is None else made.filler,
     )
+
+
+def bare(api: Api, request: Request, model: str, *, stream: bool = False) -> Ask:
+    """An ask without a body: one that is not over yet, or of a path that takes none."""
+    pieces = PIECE.findall(_SAYS % "nothing")
+    return Ask(
+        api=api,
+        request=request,
+        fields={"model": model},
+        model=model,
+        digest=b"%08x" % zlib.crc32(f"{request.method} {request.path}".encode()),
+        stream=stream,
+        pieces=pieces,
+        tool=None,
+        finish=Finish.STOP,
+        usage=Usage(1, _tokens_of(pieces)),
+        include_usage=False,
+        choices=1,
+    )
+
+
+def _json_fields(request: Request) -> dict[str, Any]:
+    try:
+        fields = orjson.loads(request.body)
+    except orjson.JSONDecodeError as problem:
+        raise Refused(f"We could not parse the JSON body of your request: {problem}.") from None
+    if not isinstance(fields, dict):
+        raise Refused(f"Expected a JSON object as the body, got {type(fields).__name__}.")
+    return fields
+
+
+def _form_fields(api: Api, form: Form) -> dict[str, Any]:
+    """Each field's text, or texts where it came more than once; the brackets of `image[]` are how a form says list."""
+    if not _DIALECTS[api].takes_forms:
+        raise Refused("Unsupported content type: 'multipart/form-data'. This API takes 'application/json'.", 415)
+    if form.problem is not None:
+        raise Refused(f"We could not parse the multipart body of your request: {form.problem}.")
+    return {name.removesuffix("[]"): given[0] if len(given) == 1 else given for name, given in form.fields.items()}
 
 
 def with_pieces(ask: Ask, pieces: Sequence[str]) -> Ask:
@@ -127,7 +176,7 @@ def with_pieces(ask: Ask, pieces: Sequence[str]) -> Ask:
 
 def with_events(ask: Ask, count: int) -> Ask:
     """The same request answered with `count` content events of filler."""
-    return with_pieces(ask, tuple(islice(cycle(_FILLER), count)))
+    return with_pieces(ask, tuple(islice(cycle(ask.filler), count)))
 
 
 def with_tool(ask: Ask) -> Ask:
@@ -145,9 +194,9 @@ def _answer(dialect: "_Dialect", fields: dict[str, Any]) -> tuple[Sequence[str],
     text = _SAYS % _excerpt(said)
     tokens_max = next((fields[name] for name in dialect.tokens_max if isinstance(fields.get(name), int)), None)
     if tokens_max is None or len(encoded := text.encode()) <= max(tokens_max, 1) * BYTES_A_TOKEN:
-        return _PIECE.findall(text), None, Finish.STOP
+        return PIECE.findall(text), None, Finish.STOP
     kept = encoded[: max(tokens_max, 1) * BYTES_A_TOKEN].decode(errors="ignore")
-    return _PIECE.findall(kept), None, Finish.LENGTH
+    return PIECE.findall(kept), None, Finish.LENGTH
 
 
 def _excerpt(said: str) -> str:
@@ -168,7 +217,7 @@ def _tokens_of(pieces: Sequence[str]) -> int:
 
 
 def _choices(asked: Any) -> int:
-    return min(max(asked, 1), CHOICES_MAX) if isinstance(asked, int) else 1
+    return min(max(material.number(asked) or 1, 1), CHOICES_MAX)
 
 
 # What was said ------------------------------------------------------------------------------------------------------
@@ -221,20 +270,34 @@ def _nothing_said(_fields: dict[str, Any]) -> tuple[str, bool]:
 
 @dataclass(frozen=True, slots=True)
 class _Dialect:
-    """``tokens_max``: the names under which an API takes the answer's longest length, the preferred one first."""
+    """``tokens_max``: the names under which an API takes the answer's longest length, the preferred one first. ``make``:
+    what its answers are made of, where that is no text. ``model``: whose answer it is where none is named.
+    """
 
-    said: Callable[[dict[str, Any]], tuple[str, bool]]
+    said: Callable[[dict[str, Any]], tuple[str, bool]] = _nothing_said
     tokens_max: tuple[str, ...] = ()
+    streams: bool = False  # where `stream` asks for it
+    always_streams: bool = False
+    takes_forms: bool = False
+    make: Callable[[Mapping[str, Any], Sequence[File]], Material] | None = None
+    model: str = ""
 
 
 _DIALECTS: Final[Mapping[Api, _Dialect]] = MappingProxyType(
     {
-        Api.CHAT: _Dialect(_chat_said, ("max_completion_tokens", "max_tokens")),
-        Api.COMPLETIONS: _Dialect(_prompt_said, ("max_tokens",)),
-        Api.RESPONSES: _Dialect(_responses_said, ("max_output_tokens",)),
-        Api.MESSAGES: _Dialect(_chat_said, ("max_tokens",)),
-        Api.COUNT_TOKENS: _Dialect(_nothing_said),
-        Api.EMBEDDINGS: _Dialect(_nothing_said),
+        Api.CHAT: _Dialect(_chat_said, ("max_completion_tokens", "max_tokens"), streams=True),
+        Api.COMPLETIONS: _Dialect(_prompt_said, ("max_tokens",), streams=True),
+        Api.RESPONSES: _Dialect(_responses_said, ("max_output_tokens",), streams=True),
+        Api.MESSAGES: _Dialect(_chat_said, ("max_tokens",), streams=True),
+        Api.COUNT_TOKENS: _Dialect(),
+        Api.EMBEDDINGS: _Dialect(),
+        Api.MODERATIONS: _Dialect(make=material.nothing, model="omni-moderation-latest"),
+        Api.IMAGES: _Dialect(make=material.pictures, streams=True, model="gpt-image-1"),
+        Api.IMAGE_EDITS: _Dialect(make=material.pictures, streams=True, takes_forms=True, model="gpt-image-1"),
+        Api.SPEECH: _Dialect(make=material.sound, always_streams=True),
+        Api.TRANSCRIPTIONS: _Dialect(make=material.transcript, streams=True, takes_forms=True),
+        Api.TRANSLATIONS: _Dialect(make=material.transcript, takes_forms=True),
+        Api.RERANK: _Dialect(make=material.nothing),
     }
 )
 

@@ -1,9 +1,13 @@
 """One client's connection: reads requests, plays the steps of their answers.
 
-States: *reading* (no steps), *playing* (steps in hand, one of: writing, waiting for a timer, held by back-pressure),
-and *silent* (a script asked for it: the request stays unfinished until the client leaves). No task per connection: a
-wait is one timer, which is what lets a thousand paced streams run at a few microseconds an event. Requests that arrive
-while an answer is played wait in the reader. Held by `tests/simulator/test_connection.py`.
+States: *reading* (no steps; the body goes to its intake piece by piece), *playing* (steps in hand, one of: writing,
+waiting for a timer, held by back-pressure), and *silent* (a script asked for it: the request stays unfinished until the
+client leaves). No task per connection: a wait is one timer, which is what lets a thousand paced streams run at a few
+microseconds an event. Requests that arrive while an answer is played wait in the reader.
+
+An intake may stop the reading for a while, or begin the answer before the body is over. Nothing is read from the socket
+meanwhile, so that the client feels it; and so it is not noticed either if the client leaves just then. Held by
+`tests/simulator/test_connection.py` and `tests/simulator/test_uploads.py`.
 """
 
 import asyncio
@@ -13,6 +17,7 @@ import struct
 from collections.abc import Callable
 from typing import Final
 
+from proxy.simulator.intake import Drained, Intake
 from proxy.simulator.reader import Malformed, Request, RequestReader
 from proxy.simulator.wire import JSON, Ending, Step, Steps, head, length
 
@@ -22,30 +27,38 @@ _MALFORMED: Final = b'{"error":{"message":"%b","type":"invalid_request_error","p
 
 
 class Connection(asyncio.Protocol):
-    """`respond` answers a request with steps; `opened` is the set in which a connection stands while it is open."""
+    """`begin` says what becomes of a request whose head has come; `opened` is the set in which a connection stands while
+    it is open.
+    """
 
     __slots__ = (
+        "_begin",
         "_due",
+        "_held",
+        "_intake",
         "_loop",
         "_opened",
         "_paused",
         "_reader",
+        "_reading",
         "_request",
-        "_respond",
         "_steps",
         "_timer",
         "_transport",
     )
 
     def __init__(
-        self, respond: Callable[[Request], Steps], opened: "set[Connection]", loop: asyncio.AbstractEventLoop
+        self, begin: Callable[[Request], Intake], opened: "set[Connection]", loop: asyncio.AbstractEventLoop
     ) -> None:
-        self._respond = respond
+        self._begin = begin
         self._opened = opened
         self._loop = loop
         self._reader = RequestReader()
         self._transport: asyncio.Transport | None = None
         self._request: Request | None = None  # the last one, answered or not
+        self._intake: Intake | None = None  # of the request whose body is being read
+        self._reading = True  # False: an interruption stopped it
+        self._held: asyncio.Handle | None = None  # when it goes on
         self._steps: Steps | None = None
         self._timer: asyncio.Handle | None = None
         self._due = 0.0
@@ -86,28 +99,74 @@ class Connection(asyncio.Protocol):
             transport.abort()
 
     def _forget(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self._transport = self._steps = None
+        for timer in (self._timer, self._held):
+            if timer is not None:
+                timer.cancel()
+        self._timer = self._held = self._transport = self._steps = self._intake = None
 
     def _advance(self) -> None:
-        if self._steps is not None or self._transport is None:
-            return
+        """Read on, until more bytes are needed or the next request has to wait its turn."""
         try:
-            self._next()
+            while self._transport is not None and self._reading and self._next():
+                continue
         except Malformed as problem:
             self._refuse(str(problem))
 
-    def _next(self) -> None:
-        request = self._reader.next_request()
+    def _next(self) -> bool:
+        """Whether there may be more to read at once."""
+        if self._intake is None:
+            return self._steps is None and self._open()
+        piece = self._reader.next_piece()
+        if piece is None:
+            self._let_continue()
+            return False
+        if piece:
+            self._obey(self._intake.take(piece))
+            return True
+        intake, self._intake = self._intake, None
+        if self._request is not None:
+            self._request.whole_at = self._loop.time()
+        steps = intake.finish()
+        if steps is None:
+            return True
+        self._answer(steps)
+        return False
+
+    def _open(self) -> bool:
+        request = self._reader.next_head()
         if request is None:
-            if self._reader.awaits_continue and self._transport is not None:
-                self._reader.awaits_continue = False
-                self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            return
-        request.received_at = self._due = self._loop.time()
+            return False
+        request.received_at = self._loop.time()
         self._request = request
-        self._steps = self._respond(request)
+        self._intake = self._begin(request)
+        return True
+
+    def _let_continue(self) -> None:
+        if self._reader.awaits_continue and self._transport is not None:
+            self._reader.awaits_continue = False
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def _obey(self, interruption: Steps | float | None) -> None:
+        if interruption is None or self._transport is None or self._request is None:
+            return
+        self._reading = False
+        self._transport.pause_reading()
+        if isinstance(interruption, float):
+            self._held = self._loop.call_later(interruption, self._read_on)
+            return
+        self._intake = Drained(self._request)
+        self._answer(interruption)
+
+    def _read_on(self) -> None:
+        if self._transport is None:
+            return
+        self._reading = True
+        self._transport.resume_reading()
+        self._advance()
+
+    def _answer(self, steps: Steps) -> None:
+        self._due = self._loop.time()
+        self._steps = steps
         self._play()
 
     def _play(self) -> None:
@@ -158,6 +217,8 @@ class Connection(asyncio.Protocol):
         self._steps = None
         if self._request is not None and not self._request.keep_alive:
             self._close()
+        elif not self._reading:
+            self._loop.call_soon(self._read_on)
         elif self._reader.pending:
             self._loop.call_soon(self._advance)  # not at once: a thousand pipelined requests would be as many frames
 

@@ -9,7 +9,20 @@ from itertools import islice
 from types import MappingProxyType
 from typing import Final
 
-from proxy.simulator.answers import chat, completions, embeddings, errors, messages, responses
+from proxy.simulator.answers import (
+    chat,
+    completions,
+    embeddings,
+    errors,
+    images,
+    messages,
+    moderations,
+    rerank,
+    responses,
+    speech,
+    stored,
+    transcriptions,
+)
 from proxy.simulator.answers.stream import Stream
 from proxy.simulator.ask import Ask, with_events
 from proxy.simulator.wire import CHUNKED, EVENT_STREAM, JSON, LAST_CHUNK, Step, Steps, chunk, head, length
@@ -23,6 +36,14 @@ WHOLE: Final[Mapping[Api, Callable[[Ask], bytes]]] = MappingProxyType(
         Api.MESSAGES: messages.whole,
         Api.COUNT_TOKENS: messages.count,
         Api.EMBEDDINGS: embeddings.whole,
+        Api.MODERATIONS: moderations.whole,
+        Api.IMAGES: images.whole,
+        Api.IMAGE_EDITS: images.whole,
+        Api.SPEECH: speech.whole,
+        Api.TRANSCRIPTIONS: transcriptions.whole,
+        Api.TRANSLATIONS: transcriptions.whole,
+        Api.RERANK: rerank.whole,
+        Api.PASSTHROUGH: stored.echo,
     }
 )
 STREAM: Final[Mapping[Api, Callable[[Ask], Stream]]] = MappingProxyType(
@@ -31,6 +52,18 @@ STREAM: Final[Mapping[Api, Callable[[Ask], Stream]]] = MappingProxyType(
         Api.COMPLETIONS: completions.stream,
         Api.RESPONSES: responses.stream,
         Api.MESSAGES: messages.stream,
+        Api.IMAGES: images.stream,
+        Api.IMAGE_EDITS: images.stream,
+        Api.SPEECH: speech.stream,
+        Api.TRANSCRIPTIONS: transcriptions.stream,
+    }
+)
+# What is no JSON where it is whole, and no events where it is a stream.
+_TYPES: Final[Mapping[Api, Callable[[Ask], bytes]]] = MappingProxyType(
+    {
+        Api.SPEECH: speech.content_type,
+        Api.TRANSCRIPTIONS: transcriptions.content_type,
+        Api.TRANSLATIONS: transcriptions.content_type,
     }
 )
 
@@ -43,17 +76,33 @@ def stream_of(ask: Ask) -> Stream:
     return STREAM[ask.api](ask)
 
 
+def body_of(ask: Ask) -> bytes:
+    """All of the answer, streamed or not."""
+    return b"".join(stream_of(ask).events()) if ask.stream else whole_of(ask)
+
+
+def type_of(ask: Ask) -> bytes:
+    """The content type of the answer."""
+    if ask.stream and not ask.binary:
+        return EVENT_STREAM
+    own = _TYPES.get(ask.api)
+    return JSON if own is None else own(ask)
+
+
 def request_id(ask: Ask) -> bytes:
     return b"req_" + ask.digest
 
 
 def event_head(ask: Ask, fields: bytes = b"", framing: bytes = CHUNKED) -> bytes:
-    return head(200, EVENT_STREAM, b"cache-control: no-cache\r\n" + framing + fields, request_id(ask))
+    cache = b"" if ask.binary else b"cache-control: no-cache\r\n"
+    return head(200, type_of(ask), cache + framing + fields, request_id(ask))
 
 
 def normal(ask: Ask, fields: bytes = b"") -> Steps:
     """The well-formed answer; `fields` are more header lines."""
-    return streamed(ask, fields) if ask.stream else document(ask, whole_of(ask), fields)
+    if ask.stream:
+        return streamed(ask, fields)
+    return document(ask, whole_of(ask), fields, content_type=type_of(ask))
 
 
 def document(ask: Ask, body: bytes, fields: bytes = b"", status: int = 200, content_type: bytes = JSON) -> Steps:
@@ -87,9 +136,9 @@ def until(ask: Ask, count: int) -> Generator[Step, None, Stream]:
 
 
 def half(ask: Ask) -> Steps:
-    """A JSON answer that stops in the middle of its announced length."""
+    """An answer that stops in the middle of its announced length."""
     body = whole_of(ask)
-    yield head(200, JSON, length(body), request_id(ask)) + body[: len(body) // 2]
+    yield head(200, type_of(ask), length(body), request_id(ask)) + body[: len(body) // 2]
 
 
 def refusal(ask: Ask, status: int, wording: errors.Wording, fields: bytes = b"", param: str | None = None) -> Steps:

@@ -6,9 +6,9 @@ from typing import Final
 
 from proxy.simulator import endpoints
 from proxy.simulator.connection import Connection
+from proxy.simulator.intake import Intake
+from proxy.simulator.memory import Memory
 from proxy.simulator.reader import Request
-from proxy.simulator.scripts.script import Memory
-from proxy.simulator.wire import Steps
 
 _BACKLOG: Final = 4096  # a thousand streams may be opened at once; the kernel's own bound is net.core.somaxconn
 
@@ -16,8 +16,9 @@ _BACKLOG: Final = 4096  # a thousand streams may be opened at once; the kernel's
 class Simulator:
     """A scripted provider on a loopback socket.
 
-    ``requests`` holds the last `record` of them (0: none, for the demo and benchmarks), each with what became of it;
-    ``served`` counts all since the last `clear`. Concurrency: start, stop and use on one event loop.
+    ``requests`` holds the last `record` of them (0: none, for the demo and benchmarks), each with what became of it, from
+    when its head has come; of an upload's body only the beginning, the length and the hash are kept. ``served`` counts all
+    since the last `clear`. Concurrency: start, stop and use on one event loop.
     """
 
     def __init__(self, *, host: str = "127.0.0.1", port: int = 0, record: int = 0) -> None:
@@ -39,7 +40,7 @@ class Simulator:
             raise RuntimeError("the simulator is started already")
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(
-            lambda: Connection(self._respond, self._connections, loop), self._host, self._port, backlog=_BACKLOG
+            lambda: Connection(self._begin, self._connections, loop), self._host, self._port, backlog=_BACKLOG
         )
         port = self._server.sockets[0].getsockname()[1]
         host = f"[{self._host}]" if ":" in self._host else self._host
@@ -57,12 +58,12 @@ class Simulator:
         await asyncio.sleep(0)  # the aborted transports close their sockets in the loop's next turn
 
     def clear(self) -> None:
-        """Forgets what was recorded and what `once` remembers."""
+        """Forgets what was recorded, what `once` remembers, and the files and batches."""
         self.requests.clear()
         self._memory.clear()
         self.served = 0
 
-    def _respond(self, request: Request) -> Steps:
+    def _begin(self, request: Request) -> Intake:
         self.served += 1
         self.requests.append(request)
-        return endpoints.answer(request, self._memory)
+        return endpoints.begin(request, self._memory)

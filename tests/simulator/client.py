@@ -21,7 +21,17 @@ PATHS = {
     "messages": "/messages",
     "embeddings": "/embeddings",
     "count_tokens": "/messages/count_tokens",
+    "moderations": "/moderations",
+    "images": "/images/generations",
+    "image_edits": "/images/edits",
+    "speech": "/audio/speech",
+    "transcriptions": "/audio/transcriptions",
+    "translations": "/audio/translations",
+    "rerank": "/rerank",
 }
+FORMS = ("image_edits", "transcriptions", "translations")
+FILE = b"RIFF\x00\r\n--not the boundary\r\n\xff" * 40
+_BOUNDARY = b"a-boundary-of-the-tests"
 ASKED: dict[str, dict[str, Any]] = {
     "chat": {"messages": [{"role": "user", "content": "How high is the water?"}]},
     "completions": {"prompt": "How high is the water?"},
@@ -29,6 +39,13 @@ ASKED: dict[str, dict[str, Any]] = {
     "messages": {"max_tokens": 1000, "messages": [{"role": "user", "content": "How high is the water?"}]},
     "embeddings": {"input": "How high is the water?", "dimensions": 16},
     "count_tokens": {"messages": [{"role": "user", "content": "How high is the water?"}]},
+    "moderations": {"input": "How high is the water?"},
+    "images": {"prompt": "A weir at dawn"},
+    "image_edits": {"prompt": "A weir at dawn"},
+    "speech": {"input": "How high is the water?", "voice": "alloy"},
+    "transcriptions": {},
+    "translations": {},
+    "rerank": {"query": "high water", "documents": ["a dry field", "the water is high", "high noon"]},
 }
 
 
@@ -75,8 +92,26 @@ def body_of(api: str, model: str, **more: Any) -> bytes:
     return orjson.dumps({"model": model, **ASKED[api], **more})
 
 
+def form_of(api: str, model: str, *, file: bytes = FILE, model_last: bool = False, **more: Any) -> bytes:
+    """A multipart body. ``model_last``: the model's field stands behind the file."""
+    fields = {name: str(value).lower() if value is True else value for name, value in {**ASKED[api], **more}.items()}
+    parts = [(f'name="{name}"', str(value).encode()) for name, value in fields.items()]
+    name = "image" if api == "image_edits" else "file"
+    parts.append((f'name="{name}"; filename="weir.bin"\r\nContent-Type: application/x-weir', file))
+    parts.insert(len(parts) if model_last else 0, ('name="model"', model.encode()))
+    shown = (
+        b"--%b\r\nContent-Disposition: form-data; %b\r\n\r\n%b\r\n" % (_BOUNDARY, about.encode(), value)
+        for about, value in parts
+    )
+    return b"".join(shown) + b"--%b--\r\n" % _BOUNDARY
+
+
 def request_of(path: str, body: bytes) -> bytes:
-    head = f"POST /v1{path} HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    form = body.startswith(b"--" + _BOUNDARY)
+    content_type = f"multipart/form-data; boundary={_BOUNDARY.decode()}" if form else "application/json"
+    head = (
+        f"POST /v1{path} HTTP/1.1\r\nhost: test\r\ncontent-type: {content_type}\r\ncontent-length: {len(body)}\r\n\r\n"
+    )
     return head.encode() + body
 
 
@@ -87,7 +122,8 @@ async def opened(base_url: str) -> tuple[asyncio.StreamReader, asyncio.StreamWri
 
 async def ask(base_url: str, api: str, model: str, *, silence: bool = False, **more: Any) -> Answer:
     reader, writer = await opened(base_url)
-    writer.write(request_of(PATHS[api], body_of(api, model, **more)))
+    body = form_of(api, model, **more) if api in FORMS else body_of(api, model, **more)
+    writer.write(request_of(PATHS[api], body))
     try:
         return await read(reader, silence)
     finally:

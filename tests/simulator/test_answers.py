@@ -30,7 +30,7 @@ def _client(base_url: str) -> openai.AsyncOpenAI:
     return openai.AsyncOpenAI(base_url=base_url, api_key="any", max_retries=0)
 
 
-@pytest.mark.parametrize("api", PATHS)
+@pytest.mark.parametrize("api", PATHS.keys() - {"speech"})
 @pytest.mark.parametrize("prefix", ["/v1", ""])
 async def test_each_path_answers_with_and_without_v1(base_url: str, api: str, prefix: str) -> None:
     url = base_url.removesuffix("/v1") + prefix + PATHS[api]
@@ -290,7 +290,13 @@ async def test_models_through_the_official_client(base_url: str) -> None:
         ("POST", "/chat/completions", b'{"model": "status:99"}', 400),
         ("POST", "/chat/completions", b'{"model": "429:nonsense"}', 400),
         ("POST", "/chat/completions", b'{"model": "redirect:302:http://x\\r\\ny: z"}', 400),
-        ("POST", "/unknown", b"{}", 404),
+        ("POST", "/../unknown", b"{}", 404),
+        ("POST", "/rerank", b'{"documents": []}', 400),
+        ("POST", "/audio/transcriptions", b'{"file": "x"}', 400),
+        ("POST", "/batches", b"{}", 400),
+        ("POST", "/files", b"{}", 400),
+        ("GET", "/files/file-unknown", b"", 404),
+        ("GET", "/batches/batch_unknown", b"", 404),
         ("GET", "/chat/completions", b"", 405),
         ("DELETE", "/models", b"", 405),
     ],

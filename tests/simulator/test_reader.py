@@ -28,11 +28,23 @@ REQUESTS = {
 
 
 def _read(reader: RequestReader, chunks: list[bytes]) -> list[Request]:
-    found = []
+    """The requests whose bodies came to their end, each body put together from its pieces."""
+    found: list[Request] = []
+    current: Request | None = None
     for chunk in chunks:
         reader.feed(chunk)
-        while (request := reader.next_request()) is not None:
-            found.append(request)
+        while True:
+            if current is None:
+                current = reader.next_head()
+                if current is None:
+                    break
+            piece = reader.next_piece()
+            if piece is None:
+                break
+            current.body += piece
+            if not piece:
+                found.append(current)
+                current = None
     return found
 
 
@@ -44,6 +56,22 @@ def test_a_request_is_read_in_any_chunking(wire: bytes, method: str, path: str, 
     found = _read(reader, [twice[at : at + size] for at in range(0, len(twice), size)])
     assert [(one.method, one.path, one.body) for one in found] == [(method, path, body)] * 2
     assert reader.pending
+
+
+def test_a_body_is_given_as_it_comes_and_nothing_of_it_is_kept() -> None:
+    reader = RequestReader()
+    reader.feed(_POST + b"content-length: 6\r\n\r\nhel")
+    assert reader.next_head() is not None
+    assert (reader.next_piece(), reader.next_piece(), reader.pending) == (b"hel", None, False)
+    reader.feed(b"lo")
+    assert (reader.next_piece(), reader.next_piece(), reader.pending) == (b"lo", None, False)
+    reader.feed(b"!GET / HTTP/1.1\r\n")
+    assert (reader.next_piece(), reader.next_piece(), reader.pending) == (b"!", b"", True)
+
+
+def test_the_query_stands_apart() -> None:
+    (request,) = _read(RequestReader(), [b"GET /v1/x?a=b&c=%20 HTTP/1.1\r\n\r\n"])
+    assert (request.path, request.query) == ("/v1/x", "a=b&c=%20")
 
 
 def test_headers_keep_their_order_case_and_repetition() -> None:
@@ -67,10 +95,12 @@ def test_keep_alive(wire: bytes, keep_alive: bool) -> None:
 
 def test_leave_to_send_the_body_is_asked_for_only_while_it_is_missing() -> None:
     reader = RequestReader()
-    assert _read(reader, [_POST + b"expect: 100-continue\r\ncontent-length: 2\r\n\r\n"]) == []
-    assert reader.awaits_continue
-    assert len(_read(reader, [b"ok"])) == 1
-    assert not reader.awaits_continue
+    reader.feed(_POST + b"expect: 100-continue\r\ncontent-length: 2\r\n\r\n")
+    assert reader.next_head() is not None
+    assert (reader.next_piece(), reader.awaits_continue) == (None, True)
+    reader.feed(b"ok")
+    assert (reader.next_piece(), reader.awaits_continue) == (b"ok", False)
+    assert (reader.next_piece(), reader.awaits_continue) == (b"", False)
 
 
 @pytest.mark.parametrize(
@@ -84,6 +114,7 @@ def test_leave_to_send_the_body_is_asked_for_only_while_it_is_missing() -> None:
         b"GET / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nxyz\r\n",
         b"GET / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n" + b"0" * 2000,
         b"GET / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nffffffffff\r\n",
+        b"GET / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\nxyz\r\n",
         b"a" * 300_000,
     ],
 )

@@ -31,6 +31,12 @@ class Row:
 
 
 STREAMS: dict[str, Row] = {
+    # while the body comes; this one comes at once
+    "early:413": Row(mark=b"HTTP/1.1 413 "),
+    "early:401:close": Row("eof", mark=b"connection: close\r\n", silence=True),
+    "drop-upload:10": Row("reset", 0),
+    "drop-upload:10000": Row(whole=True, mark=_DONE),
+    "stall-upload:10:1ms": Row(whole=True, mark=_DONE),
     # before any content
     "refuse": Row("reset", 0),
     "hangup": Row("eof", 0),
@@ -114,6 +120,7 @@ STREAMS: dict[str, Row] = {
     "402": Row(mark=b"HTTP/1.1 402 "),
     "403:credential": Row(mark=b"invalid_api_key"),
     "404": Row(mark=b"model_not_found"),
+    "413": Row(mark=b"Maximum content size limit"),
     "429:2": Row(mark=b"retry-after: 2\r\n"),
     "500": Row(mark=b"server_error"),
     "503:3600": Row(mark=b"retry-after: 3600\r\n"),
@@ -153,6 +160,7 @@ JSON_ENDS: dict[str, str] = {
     "half-head": "eof",
     "wrong-length": "eof",
     "drip": "open",
+    "drop-upload": "reset",
 }
 _HALF = {"cut", "reset", "mid-event", "stall", "n-cut"}
 
@@ -183,6 +191,7 @@ async def test_every_script_has_some_answer_for_every_api(base_url: str, api: st
         "many-headers",
         "two-cl",
         "glued",
+        "stall-upload",
     }
     ends = Counter[str]()
     for name in sorted(SCRIPTS.keys() - slow - set(JSON_ENDS)):

@@ -46,6 +46,12 @@ _WORDINGS: Final[Mapping[int, Wording]] = MappingProxyType(
             "The model does not exist or you do not have access to it.",
             "not_found_error",
         ),
+        413: Wording(
+            "invalid_request_error",
+            None,
+            "413: Maximum content size limit (26214400) exceeded (26263332 bytes read)",
+            "request_too_large",
+        ),
         429: Wording(
             "requests",
             "rate_limit_exceeded",

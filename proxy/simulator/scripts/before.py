@@ -5,6 +5,7 @@ from typing import Final
 from proxy.simulator.answers import errors
 from proxy.simulator.answers.errors import Wording, is_reason, reason, reasons
 from proxy.simulator.delivery import (
+    body_of,
     document,
     event_head,
     flow,
@@ -12,14 +13,13 @@ from proxy.simulator.delivery import (
     normal,
     refusal,
     request_id,
-    stream_of,
     streamed,
+    type_of,
     whole_of,
 )
 from proxy.simulator.scripts.script import BadArgument, Cue, Play, Script, same
 from proxy.simulator.wire import (
     CHUNKED,
-    EVENT_STREAM,
     JSON,
     LAST_CHUNK,
     Ending,
@@ -88,23 +88,20 @@ def _many_headers(cue: Cue) -> Steps:
 
 def _cl_and_te(cue: Cue) -> Steps:
     ask = cue.ask
-    body = b"".join(stream_of(ask).events()) if ask.stream else whole_of(ask)
-    content_type = EVENT_STREAM if ask.stream else JSON
-    yield head(200, content_type, length(body) + CHUNKED, request_id(ask)) + chunk(body) + LAST_CHUNK
+    body = body_of(ask)
+    yield head(200, type_of(ask), length(body) + CHUNKED, request_id(ask)) + chunk(body) + LAST_CHUNK
 
 
 def _two_cl(cue: Cue) -> Steps:
     ask = cue.ask
-    body = b"".join(stream_of(ask).events()) if ask.stream else whole_of(ask)
-    content_type = EVENT_STREAM if ask.stream else JSON
-    yield head(200, content_type, length(body) + length(body[1:]), request_id(ask)) + body
+    body = body_of(ask)
+    yield head(200, type_of(ask), length(body) + length(body[1:]), request_id(ask)) + body
 
 
 def _wrong_length(cue: Cue) -> Steps:
     ask = cue.ask
-    body = b"".join(stream_of(ask).events()) if ask.stream else whole_of(ask)
-    content_type = EVENT_STREAM if ask.stream else JSON
-    yield head(200, content_type, length(body + b" " * _MISSING_BYTES), request_id(ask)) + body
+    body = body_of(ask)
+    yield head(200, type_of(ask), length(body + b" " * _MISSING_BYTES), request_id(ask)) + body
     yield Ending.FIN
 
 
@@ -142,7 +139,7 @@ def _head_then_cut(cue: Cue) -> Steps:
 
 
 def _json_head(cue: Cue) -> bytes:
-    return head(200, JSON, length(whole_of(cue.ask)), request_id(cue.ask))
+    return head(200, type_of(cue.ask), length(whole_of(cue.ask)), request_id(cue.ask))
 
 
 def _json_head_then_silence(cue: Cue) -> Steps:
@@ -237,7 +234,8 @@ def _error_in_200(cue: Cue) -> Steps:
     yield from document(cue.ask, errors.body(cue.ask.api, wording))
 
 
-def _normal(cue: Cue) -> Steps:
+def plain(cue: Cue) -> Steps:
+    """For what a script has no fault of."""
     yield from normal(cue.ask)
 
 
@@ -254,10 +252,16 @@ def _keepalive(cue: Cue) -> Steps:
     yield from steps
 
 
+def _keepalive_binary(cue: Cue) -> Steps:
+    """Bytes have no comments: they only come late."""
+    yield cue.count(0, 3, _KEEPALIVES_MAX) * _KEEPALIVE_S
+    yield from normal(cue.ask)
+
+
 def _keepalive_whole(cue: Cue) -> Steps:
     """DeepSeek's form: empty lines before the JSON."""
     count = cue.count(0, 3, _KEEPALIVES_MAX)
-    yield head(200, JSON, CHUNKED, request_id(cue.ask))
+    yield head(200, type_of(cue.ask), CHUNKED, request_id(cue.ask))
     for _ in range(count):
         yield chunk(b"\n")
         yield _KEEPALIVE_S
@@ -278,6 +282,7 @@ _STATUSES: Final = (
     (402, "", "no credits are left"),
     (403, "[:REASON]", "not allowed from here; REASON credential blames the key"),
     (404, "[:REASON]", "no such model; REASON path: no such URL"),
+    (413, "", "the body is too large"),
     (429, "[:SECONDS][:REASON]", "rate limited, with Retry-After; REASON quota: insufficient_quota"),
     (500, "[:SECONDS]", "the server had an error"),
     (503, "[:SECONDS]", "overloaded, with Retry-After"),
@@ -309,8 +314,26 @@ SCRIPTS: Final = (
     Script("head-then-silence", "200 and headers, then nothing", _head_then_silence, _json_head_then_silence),
     Script("head-then-fin", "200 and headers, then a clean end without an event", _head_then_fin, _empty_body),
     Script("head-then-cut", "200 and headers, then FIN without the last chunk", _head_then_cut, _json_head_then_cut),
-    Script("error-first:CODE", "the first event is an error of this code or status", _error_first, _error_in_200),
+    Script(
+        "error-first:CODE",
+        "the first event is an error of this code or status",
+        _error_first,
+        _error_in_200,
+        _error_in_200,
+    ),
     same("error-in-200:CODE", "200 with an error as its JSON body", _error_in_200),
-    Script("json-for-stream:CODE", "200 with a JSON error where a stream was asked for", _error_in_200, _normal),
-    Script("keepalive:COUNT", "COUNT comments, 50 ms apart, before the first event", _keepalive, _keepalive_whole),
+    Script(
+        "json-for-stream:CODE",
+        "200 with a JSON error where a stream was asked for",
+        _error_in_200,
+        plain,
+        _error_in_200,
+    ),
+    Script(
+        "keepalive:COUNT",
+        "COUNT comments, 50 ms apart, before the first event",
+        _keepalive,
+        _keepalive_whole,
+        _keepalive_binary,
+    ),
 )

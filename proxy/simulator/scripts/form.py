@@ -13,6 +13,7 @@ import orjson
 
 from proxy.simulator.ask import Ask, UsagePlace, with_events, with_pieces
 from proxy.simulator.delivery import (
+    body_of,
     document,
     event_head,
     flow,
@@ -20,8 +21,10 @@ from proxy.simulator.delivery import (
     request_id,
     stream_of,
     streamed,
+    type_of,
     whole_of,
 )
+from proxy.simulator.scripts.before import plain
 from proxy.simulator.scripts.script import WAIT_S_MAX, BadArgument, Cue, Play, Script, same
 from proxy.simulator.wire import CHUNKED, JSON, LAST_CHUNK, Ending, Steps, chunk, head
 from proxy.terms import Usage
@@ -156,10 +159,6 @@ def _comments(events: Iterator[bytes]) -> Iterator[bytes]:
     return (b": ping\n\n" + event for event in events)
 
 
-def _plain(cue: Cue) -> Steps:
-    yield from normal(cue.ask)
-
-
 # Encoding -----------------------------------------------------------------------------------------------------------
 
 
@@ -172,7 +171,7 @@ def _gzip(cue: Cue) -> Steps:
 
 
 def _gzip_whole(cue: Cue) -> Steps:
-    yield from document(cue.ask, zlib.compress(whole_of(cue.ask), wbits=31), _GZIP)
+    yield from document(cue.ask, zlib.compress(whole_of(cue.ask), wbits=31), _GZIP, content_type=type_of(cue.ask))
 
 
 def _bad_gzip(cue: Cue) -> Steps:
@@ -191,7 +190,8 @@ def _bad_gzip(cue: Cue) -> Steps:
 
 def _bad_gzip_whole(cue: Cue) -> Steps:
     squeezed = zlib.compress(whole_of(cue.ask), wbits=31)
-    yield from document(cue.ask, squeezed[:10] + b"\xff" * (len(squeezed) - 10), _GZIP)
+    corrupt = squeezed[:10] + b"\xff" * (len(squeezed) - 10)
+    yield from document(cue.ask, corrupt, _GZIP, content_type=type_of(cue.ask))
 
 
 def _bomb(cue: Cue) -> Steps:
@@ -202,11 +202,11 @@ def _bomb(cue: Cue) -> Steps:
     """
     mib = cue.count(0, _BOMB_MIB, _BOMB_MIB_MAX)
     ask = with_pieces(cue.ask, (_MARK,))
-    plain = b"".join(stream_of(ask).events()) if ask.stream else whole_of(ask)
-    before, _, after = plain.partition(_MARK.encode())
+    whole = body_of(ask)
+    before, _, after = whole.partition(_MARK.encode())
     block = b"a" * _MIB
     squeezed = _deflated(block, zlib.Z_FULL_FLUSH)
-    yield event_head(ask, _GZIP) if ask.stream else head(200, JSON, CHUNKED + _GZIP, request_id(ask))
+    yield event_head(ask, _GZIP) if ask.stream else head(200, type_of(ask), CHUNKED + _GZIP, request_id(ask))
     yield chunk(_GZIP_HEAD + _deflated(before, zlib.Z_FULL_FLUSH))
     checksum = zlib.crc32(before)
     for _ in range(mib):
@@ -218,9 +218,9 @@ def _bomb(cue: Cue) -> Steps:
     yield chunk(_deflated(after, zlib.Z_FINISH) + trailer) + LAST_CHUNK
 
 
-def _deflated(plain: bytes, flush: int) -> bytes:
+def _deflated(data: bytes, flush: int) -> bytes:
     squeeze = zlib.compressobj(level=9, wbits=-15)
-    return squeeze.compress(plain) + squeeze.flush(flush)
+    return squeeze.compress(data) + squeeze.flush(flush)
 
 
 # Usage --------------------------------------------------------------------------------------------------------------
@@ -255,6 +255,9 @@ def _echo(cue: Cue) -> Steps:
 
 def _echo_whole(cue: Cue) -> Steps:
     request = cue.ask.request
+    if type_of(cue.ask) != JSON:
+        yield from normal(cue.ask)
+        return
     text = request.body.decode(errors="replace")
     answer: dict[str, Any] = orjson.loads(whole_of(with_pieces(cue.ask, (text,))))
     answer["echo"] = {
@@ -284,11 +287,11 @@ SCRIPTS: Final = (
     same("burst:N", "N content events in one write", _burst),
     same("big-event:BYTES", "one content event of that size", _big_event),
     same("split:N", "the normal answer in writes of N bytes", _split),
-    Script("crlf", "lines end with CRLF", _framed(_crlf), _plain),
-    Script("cr", "lines end with CR", _framed(_cr), _plain),
-    Script("bom", "a byte order mark before the first event", _framed(_bom), _plain),
-    Script("multiline", "each event's JSON is on two data lines", _framed(_multiline), _plain),
-    Script("comments", "a comment before every event", _framed(_comments), _plain),
+    Script("crlf", "lines end with CRLF", _framed(_crlf), plain, plain),
+    Script("cr", "lines end with CR", _framed(_cr), plain, plain),
+    Script("bom", "a byte order mark before the first event", _framed(_bom), plain, plain),
+    Script("multiline", "each event's JSON is on two data lines", _framed(_multiline), plain, plain),
+    Script("comments", "a comment before every event", _framed(_comments), plain, plain),
     Script("gzip", "compressed, though nobody asked", _gzip, _gzip_whole),
     Script("bad-gzip:K", "compressed, and corrupt after K events", _bad_gzip, _bad_gzip_whole),
     Script("cut-gzip:K", "compressed, then FIN after K events", _cut_gzip, _bad_gzip_whole),

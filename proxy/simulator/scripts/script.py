@@ -1,37 +1,20 @@
 """What a script is, and how it reads its arguments."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from proxy.simulator.ask import Ask
+from proxy.simulator.intake import Interruption
+from proxy.simulator.memory import Memory
 from proxy.simulator.wire import Steps
 
 COUNT_MAX: Final = 1_000_000
 WAIT_S_MAX: Final = 600.0  # longer than a client waits
-_KEYS_MAX: Final = 10_000
 
 
 class BadArgument(Exception):  # noqa: N818 - it names what it is about
     """A script's argument cannot be read; the request is answered with 400. Raised before the script's first step."""
-
-
-@dataclass(slots=True)
-class Memory:
-    """What a simulator remembers between requests: for scripts that fail once. The oldest key is forgotten first."""
-
-    _keys: dict[str, None] = field(default_factory=dict)
-
-    def is_first(self, memory_key: str) -> bool:
-        if memory_key in self._keys:
-            return False
-        if len(self._keys) >= _KEYS_MAX:
-            del self._keys[next(iter(self._keys))]
-        self._keys[memory_key] = None
-        return True
-
-    def clear(self) -> None:
-        self._keys.clear()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +58,22 @@ Play: TypeAlias = Callable[[Cue], Steps]
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """``usage`` is how it is written; ``streamed`` answers `stream: true`, ``whole`` everything else."""
+    """``usage`` is how it is written; ``streamed`` answers where a stream of events is asked for, ``binary`` (if given)
+    where the answer is a stream of bytes, ``whole`` everything else. ``interrupts``: what it does while the body of the
+    request still comes.
+    """
 
     usage: str
     about: str
     streamed: Play
     whole: Play
+    binary: Play | None = None
+    interrupts: Callable[[Cue], Interruption] | None = None
+
+    def play_for(self, ask: Ask) -> Play:
+        if not ask.stream:
+            return self.whole
+        return self.binary if ask.binary and self.binary is not None else self.streamed
 
     @property
     def name(self) -> str:

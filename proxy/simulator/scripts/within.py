@@ -19,12 +19,13 @@ from proxy.simulator.delivery import (
     normal,
     request_id,
     stream_of,
+    type_of,
     until,
     whole_of,
 )
-from proxy.simulator.scripts.before import RESET, half_then
+from proxy.simulator.scripts.before import RESET, half_then, plain
 from proxy.simulator.scripts.script import WAIT_S_MAX, Cue, Play, Script
-from proxy.simulator.wire import CHUNKED, JSON, LAST_CHUNK, Ending, Step, Steps, chunk, head
+from proxy.simulator.wire import CHUNKED, LAST_CHUNK, Ending, Step, Steps, chunk, head
 from proxy.terms import Api
 
 _K: Final = 5
@@ -69,7 +70,7 @@ def _clean_end(cue: Cue) -> Steps:
 
 def _half_clean(cue: Cue) -> Steps:
     body = whole_of(cue.ask)
-    yield head(200, JSON, CHUNKED, request_id(cue.ask)) + chunk(body[: len(body) // 2]) + LAST_CHUNK
+    yield head(200, type_of(cue.ask), CHUNKED, request_id(cue.ask)) + chunk(body[: len(body) // 2]) + LAST_CHUNK
 
 
 def _no_done(cue: Cue) -> Steps:
@@ -117,7 +118,7 @@ def _dripped(last: bytes) -> Steps:
 
 def _drip_whole(cue: Cue) -> Steps:
     body = whole_of(with_pieces(cue.ask, ("a" * _DRIP_BYTES,)))
-    yield head(200, JSON, CHUNKED, request_id(cue.ask)) + chunk(body[:20])
+    yield head(200, type_of(cue.ask), CHUNKED, request_id(cue.ask)) + chunk(body[:20])
     yield from _dripped(body[20:])
 
 
@@ -141,7 +142,7 @@ def _after_done_then(*steps: Step) -> Play:
 
 def _body_then(*steps: Step) -> Play:
     def play(cue: Cue) -> Steps:
-        yield head(200, JSON, CHUNKED, request_id(cue.ask)) + chunk(whole_of(cue.ask))
+        yield head(200, type_of(cue.ask), CHUNKED, request_id(cue.ask)) + chunk(whole_of(cue.ask))
         yield from steps
 
     return play
@@ -209,12 +210,18 @@ SCRIPTS: Final = (
     Script("reset:K[:WAIT]", "RST, WAIT (20ms) after K events", _reset, half_then(*RESET)),
     Script("mid-event:K[:clean]", "FIN (or a clean end) in the middle of the event after K", _mid_event, _halved),
     Script("clean-end:K", "a clean end after K events: no finish reason, no [DONE]", _clean_end, _half_clean),
-    Script("no-done", "a finish reason, then a clean end without [DONE]", _no_done, _half_clean),
-    Script("no-blank[:finish]", "the last event, [DONE] or the finish, has no blank line", _no_blank, _half_clean),
+    Script("no-done", "a finish reason, then a clean end without [DONE]", _no_done, _half_clean, plain),
+    Script(
+        "no-blank[:finish]",
+        "the last event, [DONE] or the finish, has no blank line",
+        _no_blank,
+        _half_clean,
+        plain,
+    ),
     Script("tool-cut", "a tool call's arguments stop half-way, then a clean end", _tool_cut, _tool_cut_whole),
     Script("stall:K", "silence after K events, the socket open", _stall, half_then(Ending.SILENCE)),
     Script("drip:K", "after K events one byte each 100 ms inside one event, for 10 min", _drip, _drip_whole),
-    Script("after-done", "one more event after [DONE]", _after_done, _after_done_whole),
+    Script("after-done", "one more event after [DONE]", _after_done, _after_done_whole, plain),
     Script("after-done-reset", "RST after [DONE]", _after_done_then(*RESET), _body_then(*RESET)),
     Script(
         "after-done-silence",
@@ -222,9 +229,11 @@ SCRIPTS: Final = (
         _after_done_then(Ending.SILENCE),
         _body_then(Ending.SILENCE),
     ),
-    Script("bad-json:K", "after K events one whose data is not JSON", _bad_json, _half_clean),
-    Script("error-event:K", "the API's error event after K events", _error_event, _error_whole),
-    Script("openrouter-error:K", "after K events OpenRouter's finish_reason error", _openrouter_error, _error_whole),
-    Script("anthropic-error:K", "after K events Anthropic's event: error", _anthropic_error, _error_whole),
+    Script("bad-json:K", "after K events one whose data is not JSON", _bad_json, _half_clean, _cut),
+    Script("error-event:K", "the API's error event after K events", _error_event, _error_whole, _cut),
+    Script(
+        "openrouter-error:K", "after K events OpenRouter's finish_reason error", _openrouter_error, _error_whole, _cut
+    ),
+    Script("anthropic-error:K", "after K events Anthropic's event: error", _anthropic_error, _error_whole, _cut),
     Script("n-cut:K", "of two choices one finishes, then FIN", _n_cut, _halved),
 )
