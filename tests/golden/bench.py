@@ -41,6 +41,9 @@ PATHS = {
     "responses": "/responses",
     "messages": "/messages",
     "embeddings": "/embeddings",
+    "moderations": "/moderations",
+    "images": "/images/generations",
+    "rerank": "/rerank",
 }
 LOCAL = ("ollama", "vllm")
 CREDENTIAL = "replayed-credential-0123456789"
@@ -49,8 +52,8 @@ _FOLDER = Path(__file__).parent
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One golden case; what ``expected`` holds: `outcome`, `status`, `usage`, and of failures `code`, `message` and
-    `as_it_came`.
+    """One golden case; what ``expected`` holds: `outcome`, `status`, `usage`, of failures `code` and `message`, of a
+    refusal `as_it_came`, of a limit `retry_after`.
     """
 
     name: str

@@ -124,6 +124,8 @@ async def test_a_kept_connection_carries_the_next_answer(bench: Bench) -> None:
     """Answers of all kinds, one after the other through the same pool: none leaves anything behind for the next."""
     for framing in Framing:
         for case in CASES:
+            if case.expected["outcome"] == "failed":
+                continue  # a throttled target is left alone for a while
             seen = await bench.ask(case, case.scripted(framing=framing))
             assert seen.record["outcome"] == case.expected["outcome"], case.name
 
@@ -216,3 +218,19 @@ async def test_an_error_is_shown_in_a_form_that_clients_read(case: Case, bench: 
             assert answer.error["metadata"]["raw"] == oracle.parsed(case.body), way
         assert (seen.record["outcome"], seen.record["code"]) == ("refused", expected["code"]), way
         assert seen.record.get("usage") is None
+
+
+@cases("failed")
+async def test_a_limit_is_told_with_its_wait(case: Case, bench: Bench) -> None:
+    """Wherever the provider tells the wait; five seconds where it does not."""
+    seen = await bench.ask(case)
+    answer, expected = seen.answer, case.expected
+    assert (answer.status, answer.end) == (expected["status"], "whole")
+    assert (answer.headers["retry-after"], answer.headers["x-should-retry"]) == (expected["retry_after"], "true")
+    assert expected["message"] in answer.error["message"]
+    assert not [name for name, _ in seen.header_pairs if name.startswith("x-ratelimit-")]
+    if case.api != "messages":  # Anthropic's envelope has no place for these
+        assert answer.error["code"] == expected["code"]
+        assert answer.error["metadata"]["raw"] == oracle.parsed(case.body)
+    assert (seen.record["outcome"], seen.record["code"]) == ("failed", expected["code"])
+    assert seen.record.get("usage") is None

@@ -52,6 +52,7 @@ ERRORS: Final = [
     ("google/chat-json-400-1.json", 400, True, "You exceeded your current quota"),
     ("groq/chat-json-404-1.json", 404, True, "The model `non-existent` does not exist"),
     ("openai/chat-json-400-1.json", 400, True, "Unknown parameter: 'response_format'."),
+    ("openai/images-json-400-1.json", 400, True, "Unknown parameter: 'quality'."),
     ("openai/embeddings-json-404-1.json", 404, True, "The model `non-existent-embedding-model` does not exist"),
     ("openai/responses-json-400-1.json", 400, True, "The requested model 'this-model-does-not-exist' does not exist."),
     ("openrouter/chat-json-429-1.json", 429, False, "Provider returned error"),
