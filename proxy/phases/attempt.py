@@ -25,6 +25,7 @@ from proxy.phases.watchdog import Watchdog
 from proxy.ports import Call, Fault, Reply
 from proxy.terms import Api, Commitment
 
+TIMER_S: Final = 0.005
 WITH_PARAMS: Final = (Api.CHAT, Api.COMPLETIONS)
 # One thing under several names: whoever says one of them has said them all.
 OUTPUT_CAPS: Final = frozenset({"max_tokens", "max_completion_tokens", "max_output_tokens"})
@@ -65,7 +66,8 @@ def _held_back(x: Exchange, runtime: Runtime, plan: Plan, way: Tour, rejection: 
     """A target may not be asked now. One that is only throttled, and not for long, is asked once more afterwards."""
     wait_s = max(rejection.until - runtime.wall(), 0.0)
     is_short = rejection.cause is Cause.THROTTLED and wait_s <= plan.retry.max_s
-    if not (is_short and way.postpone(runtime.now() + wait_s)):
+    # Two clocks, and timers that may be early by a millisecond: what is put off once is not to be late by that.
+    if not (is_short and way.postpone(runtime.now() + wait_s + TIMER_S)):
         x.rejections.append((way.step.target, rejection))
 
 

@@ -27,14 +27,13 @@ async def recorder() -> AsyncIterator[Recorder]:
     await recorder.stop()
 
 
-async def started(start: Start, recorder: Recorder, *, more: str = "", **options: object) -> Gateway:
+async def started(start: Start, recorder: Recorder, *, cooldown: str = "400ms", **options: object) -> Gateway:
     url = await recorder.start()
     return await start(
         f"""
 providers: {{sim: {{like: openai, base_url: "{url}", api_key: env:K}}}}
-defaults: {{breaker: {{failures: 5, cooldown: 400ms, successes: 2}}, retry: {{attempts: 1}}}}
+defaults: {{breaker: {{failures: 5, cooldown: {cooldown}, successes: 2}}, retry: {{attempts: 1}}}}
 routes: {{alone: {{tiers: [sim/m]}}, pair: {{tiers: [sim/m, sim/other]}}}}
-{more}
 """,
         environ={"K": "provider-key"},
         admin_key=KEY,
@@ -72,7 +71,7 @@ async def test_a_failed_probe_opens_again_and_only_one_goes_at_a_time(start: Sta
 
 
 async def test_an_open_target_is_passed_over(start: Start, recorder: Recorder) -> None:
-    gateway = await started(start, recorder)
+    gateway = await started(start, recorder, cooldown="30s")
     recorder.answers = lambda _: BUSY
     for _ in range(5):
         await gateway.ask("alone")
@@ -175,17 +174,17 @@ async def test_a_short_cool_down_is_waited_for(start: Start, recorder: Recorder)
 
 
 async def test_f022_a_503_with_a_long_retry_after_is_told_and_cools(start: Start, recorder: Recorder) -> None:
-    gateway = await started(start, recorder)
+    gateway = await started(start, recorder, cooldown="30s")
     recorder.answers = lambda _: answer(503, b'{"error":{"message":"down"}}', "retry-after: 3600")
     first = await gateway.ask("alone")
     assert (first.status, first.headers["retry-after"], first.headers["x-should-retry"]) == (503, "3600", "false")
     held = await gateway.ask("alone")
-    assert int(held.headers["retry-after"]) <= 1, "no longer than an open circuit would hold"
+    assert 25 <= int(held.headers["retry-after"]) <= 30, "no longer than an open circuit would hold"
     assert len(recorder.received) == 1
 
 
 async def test_f111_with_every_target_open_the_answer_is_quick(start: Start, recorder: Recorder) -> None:
-    gateway = await started(start, recorder)
+    gateway = await started(start, recorder, cooldown="30s")
     recorder.answers = lambda _: BUSY
     for _ in range(5):
         await gateway.ask("pair")
@@ -201,7 +200,7 @@ async def test_f111_with_every_target_open_the_answer_is_quick(start: Start, rec
 
 
 async def test_operators_see_and_reset(start: Start, recorder: Recorder) -> None:
-    gateway = await started(start, recorder)
+    gateway = await started(start, recorder, cooldown="30s")
     recorder.answers = lambda _: BUSY
     for _ in range(5):
         await gateway.ask("alone")
