@@ -61,12 +61,24 @@ class Commitment(Enum):
     BROKEN = "broken"
 
 
+class PriceSource(Enum):
+    """Where the price of an exchange is known from, in the order in which they are asked."""
+
+    REPORTED = "reported"  # the provider's own bill
+    CONFIGURED = "configured"  # the routes file
+    LOCAL = "local"  # a server of one's own: 0
+    LISTED = "listed"  # the price list
+    UNKNOWN = "unknown"  # nowhere: the route's policy decides
+
+
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a provider reported of one answer, its conventions normalised.
+    """What one answer used, as its provider reported it or as it was estimated; providers' conventions normalised.
 
-    Units: tokens. ``input_tokens`` includes ``cached_tokens`` and ``cache_write_tokens``; ``output_tokens`` includes
-    ``reasoning_tokens``. ``cost_nanousd`` is the provider's own report of its bill, None where it makes none.
+    Units: tokens, unless the name says otherwise. ``input_tokens`` includes the cached, the written to a cache, and those
+    of audio and images; ``cache_write_tokens`` includes those kept for an hour; ``output_tokens`` includes reasoning, audio
+    and images. ``images`` are made, ``audio_ms`` heard, ``characters`` spoken, ``searches`` the search units of a rerank
+    or the web searches that a provider ran. ``cost_nanousd`` is the provider's own bill, None where it sends none.
     """
 
     input_tokens: int
@@ -75,3 +87,13 @@ class Usage:
     cache_write_tokens: int = 0
     reasoning_tokens: int = 0
     cost_nanousd: NanoUsd | None = None
+    cache_write_1h_tokens: int = 0
+    audio_input_tokens: int = 0
+    audio_output_tokens: int = 0
+    image_input_tokens: int = 0
+    image_output_tokens: int = 0
+    images: int = 0
+    audio_ms: int = 0
+    characters: int = 0
+    searches: int = 0
+    estimated: bool = False

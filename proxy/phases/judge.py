@@ -119,7 +119,7 @@ async def _whole(x: Exchange, runtime: Runtime, target: Target, reply: Reply, co
     if errors.is_error(document):
         return _error_inside(runtime, target, document, body)
     if type(document) is dict:
-        x.figures = usage.find(document)
+        x.figures = usage.of_body(document)
     return Opening(target, reply, body, None, ended=True)
 
 

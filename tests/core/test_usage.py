@@ -1,6 +1,7 @@
 """Usage as providers report it, to figures; and what no provider should report, to no exception."""
 
 import math
+from dataclasses import astuple
 from typing import Any
 
 import orjson
@@ -8,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.core.usage import find, fold, normalise
+from proxy.core import lenient_json
+from proxy.core.sse import data_of
+from proxy.core.usage import cost_in_headers, find, fold, normalise, of_body
 from proxy.terms import NanoUsd, Usage
 from tests.core.streams import Recording, recordings
 
@@ -190,9 +193,168 @@ def test_usage_in_our_terms(raw: dict[str, Any], figures: tuple[int, int, int, i
     assert normalise(raw) == Usage(taken, given, cached, written, reasoning, exact)
 
 
-@pytest.mark.parametrize("raw", [{}, {"cost": 1}, {"tokens": 5}, {"prompt_audio_seconds": 36}])
-def test_what_counts_no_tokens_is_no_usage(raw: dict[str, Any]) -> None:
+# What stands beside plain tokens: raw usage object -> the fields that it fills
+BESIDE: dict[str, tuple[dict[str, Any], Usage]] = {
+    "OpenAI, audio": (
+        {
+            "prompt_tokens": 100,
+            "completion_tokens": 200,
+            "total_tokens": 300,
+            "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 60},
+            "completion_tokens_details": {"reasoning_tokens": 0, "audio_tokens": 150},
+        },
+        Usage(100, 200, audio_input_tokens=60, audio_output_tokens=150),
+    ),
+    "OpenAI, transcription by tokens": (
+        {
+            "type": "tokens",
+            "input_tokens": 14,
+            "input_token_details": {"text_tokens": 0, "audio_tokens": 14},
+            "output_tokens": 45,
+            "total_tokens": 59,
+        },
+        Usage(14, 45, audio_input_tokens=14),
+    ),
+    "OpenAI, transcription by seconds": ({"type": "duration", "seconds": 9}, Usage(0, 0, audio_ms=9000)),
+    "parts of a millisecond are rounded up": ({"type": "duration", "seconds": 8.4701}, Usage(0, 0, audio_ms=8471)),
+    "OpenRouter, transcription": (
+        {"seconds": 9.2, "input_tokens": 83, "output_tokens": 30, "total_tokens": 113, "cost": 0.000508},
+        Usage(83, 30, cost_nanousd=NanoUsd(508_000), audio_ms=9200),
+    ),
+    "Mistral, its surplus is audio": (
+        {"prompt_audio_seconds": 203, "prompt_tokens": 4, "completion_tokens": 635, "total_tokens": 3264},
+        Usage(4, 635, audio_ms=203_000),
+    ),
+    "images, without details of the output": (
+        {
+            "input_tokens": 50,
+            "input_tokens_details": {"text_tokens": 10, "image_tokens": 40},
+            "output_tokens": 1056,
+            "total_tokens": 1106,
+        },
+        Usage(50, 1056, image_input_tokens=40, image_output_tokens=1056),
+    ),
+    "images, with details of the output": (
+        {
+            "input_tokens": 50,
+            "input_tokens_details": {"text_tokens": 10, "image_tokens": 40},
+            "output_tokens": 1056,
+            "output_tokens_details": {"text_tokens": 56, "image_tokens": 1000},
+        },
+        Usage(50, 1056, image_input_tokens=40, image_output_tokens=1000),
+    ),
+    "OpenRouter, images in a chat": (
+        {"prompt_tokens": 9, "completion_tokens": 1300, "completion_tokens_details": {"image_tokens": 1290}},
+        Usage(9, 1300, image_output_tokens=1290),
+    ),
+    "xAI, images asked about": (
+        {
+            "prompt_tokens": 500,
+            "completion_tokens": 5,
+            "prompt_tokens_details": {"text_tokens": 20, "image_tokens": 480},
+        },
+        Usage(500, 5, image_input_tokens=480),
+    ),
+    "xAI, images made": ({"cost_in_usd_ticks": 200_000_000}, Usage(0, 0, cost_nanousd=NanoUsd(20_000_000))),
+    "images counted": ({"images": 2}, Usage(0, 0, images=2)),
+    "Messages, kept an hour, searched, thought": (
+        {
+            "input_tokens": 10,
+            "cache_creation_input_tokens": 1000,
+            "cache_read_input_tokens": 0,
+            "cache_creation": {"ephemeral_5m_input_tokens": 600, "ephemeral_1h_input_tokens": 400},
+            "output_tokens": 100,
+            "output_tokens_details": {"thinking_tokens": 70},
+            "server_tool_use": {"web_search_requests": 2},
+        },
+        Usage(1010, 100, 0, 1000, 70, cache_write_1h_tokens=400, searches=2),
+    ),
+    "Cohere, rerank": ({"search_units": 1}, Usage(0, 0, searches=1)),
+    "Perplexity, searches": (
+        {"prompt_tokens": 10, "completion_tokens": 5, "num_search_queries": 3},
+        Usage(10, 5, searches=3),
+    ),
+    "characters": ({"characters": 12}, Usage(0, 0, characters=12)),
+    "a bill alone": ({"cost": 1}, Usage(0, 0, cost_nanousd=NanoUsd(10**9))),
+    "OpenRouter, a key of one's own": (
+        {"prompt_tokens": 1, "cost": 0.95, "is_byok": True, "cost_details": {"upstream_inference_cost": 19}},
+        Usage(1, 0, cost_nanousd=NanoUsd(19_950_000_000)),
+    ),
+    "OpenRouter, a key of one's own and nothing told behind it": (
+        {"prompt_tokens": 1, "cost": 0.95, "is_byok": True, "cost_details": {"upstream_inference_cost": None}},
+        Usage(1, 0, cost_nanousd=NanoUsd(950_000_000)),
+    ),
+    "a float's noise is no cost": (
+        {"prompt_tokens": 1, "pydantic_ai_gateway": {"cost_estimate": 9.625000000000001e-05}},
+        Usage(1, 0, cost_nanousd=NanoUsd(96_250)),
+    ),
+    "parts above their wholes": (
+        {
+            "prompt_tokens": 10,
+            "completion_tokens": 5,
+            "prompt_tokens_details": {"audio_tokens": 99, "image_tokens": 99},
+            "completion_tokens_details": {"audio_tokens": 3, "image_tokens": 99},
+        },
+        Usage(10, 5, audio_input_tokens=10, audio_output_tokens=3, image_output_tokens=2),
+    ),
+    "seconds that are none": ({"prompt_tokens": 1, "seconds": math.nan}, Usage(1, 0)),
+}
+
+
+@pytest.mark.parametrize(("raw", "expected"), BESIDE.values(), ids=BESIDE)
+def test_what_is_counted_beside_plain_tokens(raw: dict[str, Any], expected: Usage) -> None:
+    assert normalise(raw) == expected
+
+
+@pytest.mark.parametrize("raw", [{}, {"cost": -1}, {"tokens": 5}, {"prompt_audio_seconds": 0}, {"type": "duration"}])
+def test_what_counts_and_bills_nothing_is_no_usage(raw: dict[str, Any]) -> None:
     assert normalise(raw) is None
+
+
+_IMAGES = [{"b64_json": "aGk="}, {"url": "https://example.com/b.png", "revised_prompt": "b"}]
+BODIES: dict[str, tuple[dict[str, Any], dict[str, Any] | None]] = {
+    "chat": ({"choices": [], "usage": {"prompt_tokens": 5}}, {"prompt_tokens": 5}),
+    "embeddings": (
+        {"data": [{"object": "embedding", "embedding": [0.1]}], "usage": {"total_tokens": 5}},
+        {"total_tokens": 5},
+    ),
+    "images alone": ({"created": 1, "data": _IMAGES}, {"images": 2}),
+    "images and tokens": ({"data": _IMAGES, "usage": {"input_tokens": 5}}, {"input_tokens": 5, "images": 2}),
+    "Cohere, rerank": (
+        {"results": [], "meta": {"api_version": {"version": "2"}, "billed_units": {"search_units": 1}}},
+        {"search_units": 1},
+    ),
+    "Jina, rerank": ({"results": [], "usage": {"total_tokens": 815}}, {"total_tokens": 815}),
+    "Groq, verbose transcription": ({"task": "transcribe", "duration": 8.47, "text": "Hi"}, {"seconds": 8.47}),
+    "transcription": ({"text": "Hi"}, None),
+    "moderation": ({"id": "modr", "results": [{"flagged": False}]}, None),
+    "junk": ({"data": [5, None], "meta": {"billed_units": [1]}, "duration": {}}, None),
+}
+
+
+@pytest.mark.parametrize(("document", "expected"), BODIES.values(), ids=BODIES)
+def test_usage_of_a_whole_answer(document: dict[str, Any], expected: dict[str, Any] | None) -> None:
+    assert of_body(document) == expected
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ("0.00001875", 18_750),
+        ("1.8750000000000002e-05", 18_750),
+        ("0", 0),
+        ("0.0000000001", 1),
+        ("-1", None),
+        ("nan", None),
+        ("inf", None),
+        ("None", None),
+        ("", None),
+        ("9" * 50, None),
+    ],
+)
+def test_a_cost_told_in_a_header(told: str, expected: int | None) -> None:
+    assert cost_in_headers({"x-litellm-response-cost": told}) == expected
+    assert cost_in_headers({}) is None
 
 
 _U = {"prompt_tokens": 5, "completion_tokens": 7}
@@ -248,6 +410,23 @@ _NAMES = st.sampled_from(
         "cost",
         "total_cost",
         "cost_in_usd_ticks",
+        "audio_tokens",
+        "image_tokens",
+        "text_tokens",
+        "cache_creation",
+        "ephemeral_1h_input_tokens",
+        "seconds",
+        "images",
+        "search_units",
+        "is_byok",
+        "cost_details",
+        "upstream_inference_cost",
+        "data",
+        "b64_json",
+        "meta",
+        "billed_units",
+        "duration",
+        "text",
         "usage",
         "choices",
         "x_groq",
@@ -264,13 +443,15 @@ _JUNK = st.recursive(
 
 @given(document=st.dictionaries(_NAMES, _JUNK, max_size=6))
 def test_hostile_values_never_raise_and_never_count_backwards(document: dict[str, Any]) -> None:
-    found = find(document)
-    for raw in (document, found):
+    for raw in (document, find(document), of_body(document)):
         usage = normalise(raw) if raw is not None else None
         if usage is not None:
             assert usage.cached_tokens + usage.cache_write_tokens <= usage.input_tokens
             assert usage.reasoning_tokens <= usage.output_tokens
-            assert min(usage.input_tokens, usage.output_tokens, usage.cached_tokens, usage.cache_write_tokens) >= 0
+            assert usage.cache_write_1h_tokens <= usage.cache_write_tokens
+            assert usage.audio_input_tokens + usage.image_input_tokens <= usage.input_tokens
+            assert usage.audio_output_tokens + usage.image_output_tokens <= usage.output_tokens
+            assert min(count for count in astuple(usage) if count is not None) >= 0
             assert usage.cost_nanousd is None or 0 <= usage.cost_nanousd <= 10**15
 
 
@@ -280,10 +461,51 @@ def reports(recording: Recording) -> bool:
 
 @pytest.mark.parametrize("recording", recordings(".json", reports))
 def test_recorded_answers(recording: Recording) -> None:
-    found = find(orjson.loads(recording.body))
+    found = of_body(orjson.loads(recording.body))
     assert found == recording.meta["usage"]
     assert found is not None
     usage = normalise(found)
     assert usage is not None
     total = found.get("total_tokens")
     assert total in (None, usage.input_tokens + usage.output_tokens)
+
+
+def streamed(recording: Recording) -> dict[str, Any] | None:
+    """What the events of a recorded stream report, all together."""
+    known: dict[str, Any] | None = None
+    for event in recording.body.replace(b"\r\n", b"\n").split(b"\n\n"):
+        data = data_of(event + b"\n\n")
+        if data is not None and data.strip().startswith(b"{"):
+            found = find(lenient_json.loads(data))
+            known = known if found is None else fold(known, found)
+    return known
+
+
+@pytest.mark.parametrize("recording", recordings(".sse", reports))
+def test_recorded_streams(recording: Recording) -> None:
+    found = streamed(recording)
+    assert found == recording.meta["usage"]
+    assert found is not None
+    usage = normalise(found)
+    assert usage is not None
+    assert found["total_tokens"] == usage.input_tokens + usage.output_tokens
+
+
+# Recorded usage that says more than tokens, or stands where the `.meta` does not look.
+SAYS_MORE: dict[str, Usage] = {
+    "groq/chat-stream-1.sse": Usage(12, 26),
+    "mistral/transcriptions-json-1.json": Usage(13, 151, audio_ms=36_000),
+    "openai/images-json-1.json": Usage(0, 0, images=1),
+    "openai/transcriptions-json-1.json": Usage(1, 5, audio_input_tokens=1),
+    "openrouter/responses-json-1.json": Usage(4020, 5, 4012, cost_nanousd=NanoUsd(2_196_000)),
+    "pydantic-gateway/responses-json-1.json": Usage(494, 5, cost_nanousd=NanoUsd(667_500)),
+    "xai/chat-json-1.json": Usage(12, 229, 2, 0, 228, NanoUsd(117_650)),
+}
+
+
+@pytest.mark.parametrize("recording", recordings("", lambda recording: recording.name in SAYS_MORE))
+def test_recorded_usage_that_says_more(recording: Recording) -> None:
+    whole = recording.name.endswith(".json")
+    found = of_body(orjson.loads(recording.body)) if whole else streamed(recording)
+    assert found is not None
+    assert normalise(found) == SAYS_MORE[recording.name]
