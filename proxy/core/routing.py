@@ -16,6 +16,8 @@ from proxy.core.backoff import RetryPolicy
 from proxy.core.breaker import Policy as BreakerPolicy
 from proxy.core.failure import Failure, FailureKind
 from proxy.core.nearest import did_you_mean
+from proxy.core.pattern import Pattern, patterns
+from proxy.core.pricing import NO_PRICES, Pricing
 from proxy.terms import Api, ProviderId, RouteName, TargetName
 
 NAME_CHARS_MAX: Final = 512  # fine-tune ids reach 100; a longer name is no name
@@ -158,26 +160,6 @@ class Plan:
         return target.provider.drains if self.drains is None else self.drains
 
 
-class Pattern(NamedTuple):
-    """A name with one ``*``, cut at it."""
-
-    head: str
-    tail: str
-    value: str
-
-    def matches(self, asked: str) -> bool:
-        return (
-            len(asked) >= len(self.head) + len(self.tail) and asked.startswith(self.head) and asked.endswith(self.tail)
-        )
-
-
-def _patterns(models: Mapping[str, str]) -> tuple[Pattern, ...]:
-    """The patterns among the names, longest first; equals keep the order of the file."""
-    cut = ((name.partition("*"), value) for name, value in models.items() if "*" in name)
-    made = (Pattern(head, tail, value) for (head, _, tail), value in cut)
-    return tuple(sorted(made, key=lambda pattern: -len(pattern.head) - len(pattern.tail)))
-
-
 @dataclass(frozen=True, slots=True)
 class Source:
     """The file that a table was made of. Shapes: ``sha256`` of its bytes, in hex. Units: ``read_at`` Unix seconds."""
@@ -194,7 +176,7 @@ class RoutingTable:
     Shapes: ``models`` maps a requested name, or a pattern with one ``*``, to a route name or a ``<provider>/<model>``
     in which ``*`` stands for the whole requested name. ``demo`` is the provider that serves any name which has no
     active target of its own, None outside demo mode. ``default_provider`` serves the paths without a route.
-    ``cors_origins`` are the web pages that may ask. ``source`` is None where no file was read. ``patterns``,
+    ``cors_origins`` are the web pages that may ask. ``pricing``: what targets cost. ``source`` is None where no file was read. ``patterns``,
     ``may_outlive`` and ``planned`` are derived: ``planned`` holds what names have yielded, bounded by the configured names
     times APIs and by `PLANNED_MAX` for the others.
     """
@@ -209,13 +191,14 @@ class RoutingTable:
     retry: RetryPolicy = backoff.STANDARD
     breaker: BreakerPolicy = breaker.STANDARD
     cors_origins: frozenset[str] = frozenset()
+    pricing: Pricing = NO_PRICES
     source: Source | None = field(default=None, compare=False)
-    patterns: tuple[Pattern, ...] = field(init=False, repr=False, compare=False)
+    patterns: tuple[Pattern[str], ...] = field(init=False, repr=False, compare=False)
     may_outlive: bool = field(init=False, repr=False, compare=False)
     planned: dict[tuple[str, Api], Plan | Failure] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "patterns", _patterns(self.models))
+        object.__setattr__(self, "patterns", patterns(self.models))
         drains = any(one.drains for one in self.providers.values()) or any(one.drains for one in self.routes.values())
         object.__setattr__(self, "may_outlive", drains)
         object.__setattr__(self, "planned", {})
@@ -428,10 +411,10 @@ def _unknown(table: RoutingTable, asked: str) -> Failure:
 def _names(table: RoutingTable) -> Sequence[str]:
     routes = [route.name for route in table.routes.values() if route.enabled]
     exact = [name for name in table.models if "*" not in name]
-    return [*routes, *exact, *dict.fromkeys(target.name for target in _configured(table))]
+    return [*routes, *exact, *dict.fromkeys(target.name for target in configured(table))]
 
 
-def _configured(table: RoutingTable) -> Iterator[Target]:
+def configured(table: RoutingTable) -> Iterator[Target]:
     """Every target that the file names, routes first; some of them more than once."""
     for route in table.routes.values():
         yield from route.targets
@@ -456,7 +439,7 @@ def _usable(table: RoutingTable, api: Api | None) -> Iterator[tuple[str, str]]:
     for route in table.routes.values():
         if route.enabled and any(usable(target.provider) for target in route.targets):
             shown[route.name] = OWNER
-    for target in _configured(table):
+    for target in configured(table):
         if usable(target.provider):
             shown.setdefault(target.name, target.provider.id)
     for name, value in table.models.items():
