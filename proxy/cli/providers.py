@@ -15,15 +15,17 @@ _EPILOG = """\b
 Example:
   OPENAI_API_KEY=... penstock providers
   penstock providers azure
+  penstock providers --prices
 """
 
 
 @click.command(epilog=_EPILOG)
 @click.argument("name", required=False)
+@click.option("--prices", is_flag=True, help="List what every configured target charges, in USD, and who says so.")
 @config_option
 @json_option
 @live_options
-def command(name: str | None, config: Path | None, as_json: bool, live: bool, url: str | None) -> None:
+def command(*, name: str | None, prices: bool, config: Path | None, as_json: bool, live: bool, url: str | None) -> None:
     """List the providers: state, APIs and address; never a credential.
 
     By the routes file and the environment here; with --live, as the running server has them. With NAME show one: its
@@ -37,6 +39,13 @@ def command(name: str | None, config: Path | None, as_json: bool, live: bool, ur
         from proxy.cli.provider import show_one  # noqa: PLC0415 - not for --help
 
         show_one(name, config, as_json=as_json)
+        return
+    if prices:
+        if config is None:
+            raise click.UsageError("--prices goes without --live.")
+        from proxy.cli.prices import show_all  # noqa: PLC0415 - likewise
+
+        show_all(loaded(config), in_json=as_json)
         return
     found = _of_server(url) if live or config is None else [listed(one) for one in loaded(config).providers.values()]
     if as_json:

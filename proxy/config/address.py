@@ -88,6 +88,14 @@ def is_loopback(host: str) -> bool:
     return address.is_loopback if address is not None else host == "localhost" or host.endswith(".localhost")
 
 
+def is_private(host: str) -> bool:
+    """Whether a host is this machine's or a private network's: by its address, its ending, or a name without a dot."""
+    address = _address(host)
+    if address is not None:
+        return _is_private(address)
+    return is_loopback(host) or "." not in host or host.endswith((".internal", ".local"))
+
+
 def _address(host: str) -> IPv4Address | IPv6Address | None:
     try:
         address = ip_address(host)

@@ -5,15 +5,18 @@ Both stages read the plain data, so that an error of shape in one route hides no
 
 import re
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from proxy.config.address import expand, refusal
+from proxy.config.check_money import check_money
 from proxy.config.problem import Path, Problem, dotted
 from proxy.config.read import Document
-from proxy.config.schema import PROVIDER_ID, ROUTE_NAME, TARGET, File, duration_s, section_at, shown
+from proxy.config.schema import PROVIDER_ID, ROUTE_NAME, SECTIONS, TARGET, File, duration_s, known_keys, section_at
+from proxy.config.section import shown
 from proxy.core.nearest import did_you_mean
 from proxy.core.routing import NAME_CHARS_MAX
 from proxy.providers.rows import CATALOGUE
@@ -39,8 +42,18 @@ def check(document: Document, file: str, environ: Mapping[str, str]) -> list[Pro
     if not isinstance(document.data, dict):
         message = f"expected a mapping with keys such as routes, got {shown(document.data)}"
         return [Problem(file, *document.value_at(()), (), message)]
+    early = _keys_held_back(document)
+    document = replace(document, data=_without(document.data, early))
     checker = _Checker(document, file, environ)
-    return [*checker.shape(), *checker.providers(), *checker.routes(), *checker.models(), *checker.timeouts()]
+    return [
+        *(checker.too_early(path) for path in early),
+        *checker.shape(),
+        *checker.providers(),
+        *checker.routes(),
+        *checker.models(),
+        *checker.timeouts(),
+        *check_money(document, file),
+    ]
 
 
 class _Checker:
@@ -109,9 +122,13 @@ class _Checker:
         if section is None:
             return self._at_key(path, "unknown key")
         if key in section.later:
-            return self._at_key(path, f"'{key}' is not supported by this version of Penstock yet. Remove it")
-        hint = did_you_mean(key, section.model_fields) or f" Known keys: {', '.join(section.model_fields)}"
+            return self.too_early(path)
+        known = known_keys(section)
+        hint = did_you_mean(key, known) or f" Known keys: {', '.join(known)}"
         return self._at_key(path, f"unknown key '{key[:80]}'.{hint}")
+
+    def too_early(self, path: Path) -> Problem:
+        return self._at_key(path, f"'{path[-1]}' is not supported by this version of Penstock yet. Remove it")
 
     # References.
 
@@ -245,6 +262,30 @@ def _targets(path: Path, entries: list[Any]) -> Iterator[tuple[Path, Any]]:
             yield from _targets((*here, "targets"), entry["targets"])
         else:
             yield (*here, "target"), entry.get("target")
+
+
+def _keys_held_back(document: Document) -> list[Path]:
+    """Where keys stand whose shape is known, and that nothing acts on yet."""
+    early = {section: section.later.intersection(section.model_fields) for section in SECTIONS.values()}
+    names = frozenset().union(*early.values())
+    candidates = [path for path in document.keys if path and path[-1] in names]
+    return [path for path in candidates if (section := section_at(path[:-1])) and path[-1] in early[section]]
+
+
+def _without(data: Any, paths: list[Path]) -> Any:
+    """The data without what stands at some paths of keys."""
+    for path in paths:
+        data = _omitting(data, path)
+    return data
+
+
+def _omitting(data: Any, path: Path) -> Any:
+    step, rest = path[0], path[1:]
+    if isinstance(data, dict):
+        return {
+            key: _omitting(value, rest) if key == step else value for key, value in data.items() if key != step or rest
+        }
+    return [_omitting(item, rest) if index == step else item for index, item in enumerate(data)]
 
 
 def _holds(data: Any, step: str | int) -> bool:

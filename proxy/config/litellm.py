@@ -21,7 +21,8 @@ from proxy.config.from_litellm.tiers import Share, whole
 from proxy.config.from_litellm.wildcards import Wildcards
 from proxy.config.problem import ConfigError, Path, Problem
 from proxy.config.read import Document
-from proxy.config.schema import ROUTE_NAME, shown
+from proxy.config.schema import ROUTE_NAME
+from proxy.config.section import shown
 
 _NO_MODEL_LIST = (
     "has no model_list. It is another file, its models stand in a file that it includes, or in LiteLLM's database"

@@ -12,6 +12,7 @@ import orjson
 from proxy.config import schema
 from proxy.config.address import expand, refusal
 from proxy.config.check import RESERVED, check
+from proxy.config.pricing import local, pricing
 from proxy.config.problem import ConfigError, Problem
 from proxy.config.read import BYTES_MAX, read
 from proxy.core.backoff import RetryPolicy
@@ -74,7 +75,8 @@ def with_demo(table: RoutingTable, base_url: str) -> RoutingTable:
     name = RouteName(RESERVED)
     about = "The built-in simulator: scripted answers, no provider behind them"
     routes[name] = Route(name, (Tier((Target(demo, DEMO_MODEL),)),), table.timeouts, about)
-    return replace(table, providers={**table.providers, demo.id: demo}, routes=routes, demo=demo)
+    providers = {**table.providers, demo.id: demo}
+    return replace(table, providers=providers, routes=routes, demo=demo, pricing=local(table.pricing, demo.id))
 
 
 def _table(file: schema.File, environ: Mapping[str, str], listening: frozenset[ProviderId]) -> RoutingTable:
@@ -113,6 +115,7 @@ def _table(file: schema.File, environ: Mapping[str, str], listening: frozenset[P
         retry=retry,
         breaker=_breaker(file.defaults.breaker),
         cors_origins=frozenset(file.cors.origins),
+        pricing=pricing(file, providers),
     )
 
 

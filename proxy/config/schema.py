@@ -8,14 +8,17 @@ import json
 import re
 import sys
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, ClassVar, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import orjson
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, WithJsonSchema
+from pydantic import BeforeValidator, Discriminator, Field, Tag, WithJsonSchema
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import PydanticCustomError
 from pydantic_core.core_schema import NullableSchema, WithDefaultSchema
 
+from proxy.config import money
+from proxy.config.section import Section, shown
+from proxy.config.section import invalid as _invalid
 from proxy.core import duration
 
 _DURATION: Final = r"[0-9]{1,9}(\.[0-9]{1,9})?(ms|s|m|h)"
@@ -28,7 +31,7 @@ _ENV_REFERENCE: Final = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*")
 _HEADER: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
 
 _ORIGIN: Final = r"[a-z][a-z0-9+.-]*://[a-z0-9.\-\[\]:_]{1,253}"
-BALANCES: Final = ("weighted", "fastest", "sticky")
+BALANCES: Final = ("weighted", "fastest", "cheapest", "sticky")
 WEIGHT_MAX: Final = 1_000_000
 ATTEMPTS_MAX: Final = 100
 # What says which answer is asked for, and in which form: a default for it would change what a request means.
@@ -62,11 +65,6 @@ REFUSED_HEADERS: Final = frozenset(
     }
 )
 REFUSED_HEADER_PREFIXES: Final = ("x-penstock-", "x-forwarded-", "sec-", "proxy-")
-
-
-def _invalid(message: str) -> PydanticCustomError:
-    # Braces would be read as a template by pydantic.
-    return PydanticCustomError("invalid", "{message}", {"message": message})
 
 
 def _duration(value: object) -> float:
@@ -147,9 +145,7 @@ def _on_disconnect(value: object) -> str:
 def _balance(value: object) -> str:
     if value in BALANCES:
         return str(value)
-    if value == "cheapest":
-        raise _invalid("balance 'cheapest' is not supported by this version of Penstock yet. Use weighted")
-    raise _invalid(f"expected weighted, fastest or sticky, got {shown(value)}")
+    raise _invalid(f"expected weighted, fastest, cheapest or sticky, got {shown(value)}")
 
 
 def _origin(value: object) -> str:
@@ -173,22 +169,6 @@ def _params(value: object) -> dict[str, Any]:
     except (orjson.JSONEncodeError, TypeError):
         raise _invalid("expected values that JSON can hold: numbers, text, true, false, lists and mappings") from None
     return value
-
-
-def shown(value: object) -> str:
-    """A value in a message: as YAML would write it, and short."""
-    match value:
-        case dict():
-            return "a mapping"
-        case list():
-            return "a list"
-        case None:
-            return "nothing"
-        case bool() | int() | float():
-            return json.dumps(value)
-        case _:
-            text = str(value)
-            return f"'{text if len(text) <= 60 else text[:59] + '…'}'"
 
 
 Duration = Annotated[
@@ -228,7 +208,7 @@ Attempts = Annotated[
     int, BeforeValidator(_attempts), WithJsonSchema({"type": "integer", "minimum": 1, "maximum": ATTEMPTS_MAX})
 ]
 BalanceName = Annotated[
-    Literal["weighted", "fastest", "sticky"],
+    Literal["weighted", "fastest", "cheapest", "sticky"],
     BeforeValidator(_balance),
     WithJsonSchema({"type": "string", "enum": list(BALANCES)}),
 ]
@@ -248,13 +228,6 @@ OnDisconnect = Annotated[
 AccessMode = Annotated[
     Literal["open"], BeforeValidator(_access_mode), WithJsonSchema({"type": "string", "enum": ["open"]})
 ]
-
-
-class Section(BaseModel):
-    """One mapping of the file. ``later`` are keys that a later version will know."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-    later: ClassVar[frozenset[str]] = frozenset()
 
 
 class Timeouts(Section):
@@ -310,7 +283,7 @@ class Defaults(Section):
 class ProviderEntry(Section):
     """One provider, merged over its row in the built-in catalogue; {} takes the row as it is."""
 
-    later = frozenset({"limits", "price", "prices", "headers"})
+    later = frozenset({"limits", "prices", "headers"})
 
     like: str | None = Field(
         default=None, description="The catalogue's provider whose data this one takes. Needed for an id of your own."
@@ -336,22 +309,28 @@ class ProviderEntry(Section):
     pass_headers: list[HeaderName] = Field(
         default_factory=list, description="Request headers of the client to pass on, beside the usual ones."
     )
+    price: dict[str, money.PriceEntry] = Field(
+        default_factory=dict,
+        description="What its models charge, before the price list; the key is a model, or a pattern with one *.",
+    )
 
 
 class TierEntry(Section):
     """A tier of one target, in its long form."""
 
-    later = frozenset({"cost_tier", "max_output_tokens", "params", "price"})
+    later = frozenset({"cost_tier", "max_output_tokens", "params"})
 
     target: TargetName = Field(description="<provider>/<model>.")
+    price: money.PriceEntry | None = Field(default=None, description="What it charges here, before any other price.")
+    cost_tier: str | None = Field(default=None, description="The most that a request may cost here, by its name.")
+    max_output_tokens: money.OutputTokens | None = Field(
+        default=None, description="The largest cap that is inserted for a client that sets none."
+    )
 
 
-class WeightedTarget(Section):
+class WeightedTarget(TierEntry):
     """One target of a tier with several."""
 
-    later = TierEntry.later
-
-    target: TargetName = Field(description="<provider>/<model>.")
     weight: Weight = Field(default=1, description="Its share, beside the weights of the others, in balance 'weighted'.")
 
 
@@ -371,8 +350,8 @@ class BalancedTier(Section):
     balance: BalanceName = Field(
         default="weighted",
         description=(
-            "weighted: drawn by weight for each request. fastest: by the time to a first answer lately seen. sticky: by"
-            " the beginning of the prompt, for the provider's prompt cache."
+            "weighted: drawn by weight for each request. fastest: by the time to a first answer lately seen. cheapest: by"
+            " price, unknown ones last. sticky: by the beginning of the prompt, for the provider's prompt cache."
         ),
     )
 
@@ -423,6 +402,10 @@ class RouteEntry(Section):
     retry: Retry = Field(default_factory=Retry, description="Repeats on the same target, in this route alone.")
     on_disconnect: OnDisconnect | None = Field(
         default=None, description="When a client of this route leaves; absent: as the provider's."
+    )
+    cost_tier: str | None = Field(default=None, description="The most that a request may cost, by the tier's name.")
+    unpriced: money.UnpricedEntry | None = Field(
+        default=None, description="What to do with a target whose price nobody knows: reserve, reject or free."
     )
     enabled: bool = Field(default=True, description="false switches the route off.")
 
@@ -479,12 +462,18 @@ class File(Section):
     )
     access: Access = Field(default_factory=Access, description="Who may ask.")
     cors: Cors = Field(default_factory=Cors, description="Web pages that may ask from a browser; none by default.")
+    cost_tiers: dict[str, money.CeilingUsd] | None = Field(
+        default=None, description="The most that one request may cost, in USD, by names of your own."
+    )
+    currency: money.CurrencyEntry | None = Field(default=None, description="The money that reports are shown in.")
 
 
 # Which section a mapping at a path is; "*" stands for any key or index.
 SECTIONS: Final[Mapping[tuple[str, ...], type[Section]]] = {
     (): File,
     ("providers", "*"): ProviderEntry,
+    ("providers", "*", "price", "*"): money.PriceEntry,
+    ("providers", "*", "price", "*", "above", "*"): money.LargeInput,
     ("defaults",): Defaults,
     ("defaults", "timeouts"): Timeouts,
     ("defaults", "retry"): DefaultRetry,
@@ -494,8 +483,14 @@ SECTIONS: Final[Mapping[tuple[str, ...], type[Section]]] = {
     ("routes", "*", "retry"): Retry,
     ("routes", "*", "tiers", "*"): TierEntry,
     ("routes", "*", "tiers", "*", "targets", "*"): WeightedTarget,
-    ("access",): Access,
+    ("routes", "*", "tiers", "*", "targets", "*", "price"): money.PriceEntry,
+    ("routes", "*", "tiers", "*", "targets", "*", "price", "above", "*"): money.LargeInput,
     ("cors",): Cors,
+    ("routes", "*", "tiers", "*", "price"): money.PriceEntry,
+    ("routes", "*", "tiers", "*", "price", "above", "*"): money.LargeInput,
+    ("routes", "*", "unpriced"): money.ReserveUpTo,
+    ("access",): Access,
+    ("currency",): money.CurrencyEntry,
 }
 
 
@@ -521,15 +516,35 @@ class _EditorSchema(GenerateJsonSchema):
         return {key: value for key, value in made.items() if key != "default" or value is not None}
 
 
+def known_keys(section: type[Section]) -> list[str]:
+    """The keys that this version acts on: one may have its shape already, and still be refused."""
+    return [name for name in section.model_fields if name not in section.later]
+
+
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of the file, for editors."""
     made = File.model_json_schema(schema_generator=_EditorSchema)
+    for section in SECTIONS.values():
+        shape = made if section is File else made["$defs"][section.__name__]
+        shape["properties"] = {name: shape["properties"][name] for name in known_keys(section)}
+    _drop_unused(made)
     made["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     made["title"] = "Penstock routes"
     properties = made["properties"]
     properties["providers"]["propertyNames"] = {"pattern": f"^{PROVIDER_ID}$"}
     properties["routes"]["propertyNames"] = {"pattern": f"^{ROUTE_NAME}$"}
     return made
+
+
+def _drop_unused(made: dict[str, Any]) -> None:
+    """Without the definitions that nothing refers to any more."""
+    while True:
+        text = json.dumps(made)
+        unused = [name for name in made["$defs"] if f'"#/$defs/{name}"' not in text]
+        if not unused:
+            return
+        for name in unused:
+            del made["$defs"][name]
 
 
 def rendered() -> str:

@@ -4,6 +4,7 @@
 - ``fastest``: by the time to a first answer that was lately seen. What was seen fades: half of it is gone every
   `HALF_LIFE_S`, so a target that was slow or down is asked again by and by, and one that was never asked is asked first.
 
+- ``cheapest``: by what they charge now, those whose price nobody knows last.
 - ``sticky``: by the beginning of the prompt, so that requests which share it meet at one target, whose provider has it in
   its prompt cache. Shares follow the weights, and when a target joins or leaves only its own requests move.
 
@@ -56,8 +57,12 @@ def order(
     *,
     streamed: bool,
     affinity: Callable[[], bytes] = bytes,
+    rank: Callable[[Sequence[Target]], Sequence[Target]] = tuple,
 ) -> tuple[Target, ...]:
-    """The targets of all tiers, in the order in which to ask them. ``affinity`` is called where a tier is sticky."""
+    """The targets of all tiers, in the order in which to ask them.
+
+    ``affinity`` is called where a tier is sticky, ``rank`` where the cheapest is first.
+    """
     ordered: list[Target] = []
     for tier in tiers:
         match tier.balance:
@@ -67,6 +72,8 @@ def order(
                 ordered += sorted(
                     tier.targets, key=lambda target: speeds.expected_s(target, now, streamed=streamed)
                 )  # stable: equals keep the file's order
+            case Balance.CHEAPEST:
+                ordered += rank(tier.targets)
             case Balance.STICKY:
                 ordered += _sticking(tier, affinity())
             case None:

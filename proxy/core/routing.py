@@ -93,6 +93,7 @@ class Balance(Enum):
 
     WEIGHTED = "weighted"
     FASTEST = "fastest"
+    CHEAPEST = "cheapest"
     STICKY = "sticky"
 
 
@@ -176,9 +177,9 @@ class RoutingTable:
     Shapes: ``models`` maps a requested name, or a pattern with one ``*``, to a route name or a ``<provider>/<model>``
     in which ``*`` stands for the whole requested name. ``demo`` is the provider that serves any name which has no
     active target of its own, None outside demo mode. ``default_provider`` serves the paths without a route.
-    ``cors_origins`` are the web pages that may ask. ``pricing``: what targets cost. ``source`` is None where no file was read. ``patterns``,
-    ``may_outlive`` and ``planned`` are derived: ``planned`` holds what names have yielded, bounded by the configured names
-    times APIs and by `PLANNED_MAX` for the others.
+    ``cors_origins`` are the web pages that may ask. ``pricing``: what targets cost. ``source`` is None where no file was
+    read. ``patterns``, ``may_outlive`` and ``planned`` are derived: ``planned`` holds what names have yielded, bounded by
+    the configured names times APIs and by `PLANNED_MAX` for the others.
     """
 
     providers: Mapping[ProviderId, Provider]

@@ -1,11 +1,13 @@
 """Phase 4, plan: which targets, in which order, and until when? Pure but for the clock."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
-from proxy.core import balance, routing
+from proxy.core import balance, cost, routing
 from proxy.core.failure import Failure, Rejected
-from proxy.core.routing import Plan
+from proxy.core.routing import Plan, Target
+from proxy.core.tariff import Price
 from proxy.phases.accept import requested_timeout_s
 from proxy.phases.exchange import Exchange
 from proxy.phases.runtime import Runtime
@@ -30,7 +32,10 @@ def plan(x: Exchange, runtime: Runtime) -> Plan:
         found = replace(found, targets=left, tiers=())
     if found.tiers:
         ordered = balance.order(
-            *(found.tiers, runtime.speeds, runtime.rng, x.started), streamed=x.streamed, affinity=partial(_affinity, x)
+            *(found.tiers, runtime.speeds, runtime.rng, x.started),
+            streamed=x.streamed,
+            affinity=partial(_affinity, x),
+            rank=partial(_ranked, runtime, found),
         )
         found = replace(found, targets=ordered)
     total_s = found.timeouts.total_s
@@ -45,6 +50,13 @@ def _affinity(x: Exchange) -> bytes:
     """What requests of one account share that are best sent to one target."""
     prefix = balance.prompt_prefix(x.body.fields) if x.body is not None else b""
     return f"{x.account}\n".encode() + prefix
+
+
+def _ranked(runtime: Runtime, plan: Plan, targets: Sequence[Target]) -> Sequence[Target]:
+    def price(target: Target) -> Price:
+        return runtime.table.pricing.terms(plan.route, target.provider.id, target.model).price
+
+    return cost.rank(targets, price, int(runtime.wall()))
 
 
 def _is_stateful(x: Exchange) -> bool:

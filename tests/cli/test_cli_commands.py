@@ -1,8 +1,10 @@
 """The commands as a person or a script runs them."""
 
 import json
+import re
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -10,10 +12,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from proxy import __version__
-from proxy.cli import options, table
+from proxy.cli import options, prices, table
 from proxy.cli.main import COMMANDS, main
+from proxy.config.resolve import parse
+from proxy.core.tariff import DAY_S, Period, Price, Tariff, Tier, rates
 from proxy.providers.rows import CATALOGUE
-from proxy.terms import ProviderId
+from proxy.terms import PriceSource, ProviderId, RouteName
 
 ROUTES = """
 routes:
@@ -236,6 +240,83 @@ def test_providers_knows_no_such_name(runner: CliRunner) -> None:
     assert "There is no provider 'opnai'. Did you mean 'openai'?" in result.stderr
 
 
+PRICED = """
+providers:
+  acme: {like: openai, api_key: env:ACME_KEY, price: {"own-*": {input: 1, output: "2.50", cached: 0.1, request: 0.005}}}
+routes:
+  voice:
+    tiers:
+      - {target: openai/gpt-4o, price: {input: 9, output: 9, above: [{input_tokens: 1000, input: 10, output: 11}]}}
+      - acme/own-model
+      - openai/gpt-4o-mini
+  other: {tiers: [openai/gpt-4o, dashscope/qwen-flash, ollama/llama3.2:3b, deepseek/deepseek-flash, groq/whisper-large-v3]}
+models: {mini: openai/gpt-4o-mini}
+"""
+
+
+def test_what_targets_charge(runner: CliRunner) -> None:
+    Path("priced.yaml").write_text(PRICED)
+    caption, blank, *lines = run(runner, "providers", "--prices", "--config", "priced.yaml").stdout.splitlines()
+    assert re.fullmatch(r"USD for a million tokens, on [-0-9]{10} [:0-9]{5} UTC; list: genai-prices [.0-9]+", caption)
+    assert blank == ""
+    rows = {line.split("  ")[0]: " ".join(line.split("  ", 1)[1].split()) for line in lines}
+    assert rows["TARGET"] == "INPUT OUTPUT CACHED BESIDES FROM SINCE"
+    assert rows["openai/gpt-4o"].startswith("2.5 10 1.25 ")
+    assert " listed" in rows["openai/gpt-4o"]
+    assert rows["openai/gpt-4o (in voice)"] == "9 9 above 1000 tokens 10 / 11 configured"
+    assert rows["acme/own-model"] == "1 2.5 0.1 0.005 a request configured"
+    assert rows["openai/gpt-4o-mini"].startswith("0.15 0.6 ")
+    assert rows["ollama/llama3.2:3b"] == "0 0 local"
+    unknown = "unknown: no price is configured, and the price list has none of dashscope-intl.aliyuncs.com"
+    assert rows["dashscope/qwen-flash"] == unknown
+    assert re.search("(01:00 to 04|06:00 to 10):00 UTC", rows["deepseek/deepseek-flash"])  # whichever is not now
+    assert rows["groq/whisper-large-v3"] == "0 0 0.00185 a minute of audio listed"
+    assert len(rows) == 9
+
+
+def test_what_hours_and_days_charge() -> None:
+    """At any time, what may hold within a day is told; what held long ago is not."""
+
+    def period(rate: int, since_s: int | None = None, daily: tuple[int, int] | None = None) -> Period:
+        return Period((Tier(0, rates(input=rate * 10**6)),), since_s, daily)
+
+    old, usual, peak, coming = period(1), period(2, DAY_S), period(3, None, (3600, 7200)), period(4, 9 * DAY_S)
+    table_of = parse("routes: {a: {tiers: [openai/x]}}", "routes.yaml", {})
+    price = Price(Tariff((old, usual, peak, coming)), PriceSource.LISTED)
+    shown = prices.Shown(table_of.routes[RouteName("a")].targets[0], None, price)
+    assert prices.row(shown, 3 * DAY_S)[1:] == ("2", "0", "", "01:00 to 02:00 UTC 3 / 0", "listed", "1970-01-02")
+    assert prices.row(shown, 3 * DAY_S + 3600)[1:] == ("3", "0", "", "at other hours 2 / 0", "listed", "")
+    assert prices.row(shown, 8 * DAY_S + 7200)[4] == "from 1970-01-10 4 / 0"
+
+
+def test_what_targets_charge_in_json(runner: CliRunner) -> None:
+    Path("priced.yaml").write_text(PRICED)
+    told = json.loads(run(runner, "providers", "--prices", "--json", "--config", "priced.yaml").stdout)
+    assert told["list"].startswith("genai-prices ")
+    assert datetime.fromisoformat(told["at"]).tzinfo is UTC
+    by_name = {(one["target"], one["route"]): one for one in told["targets"]}
+    assert len(by_name) == len(told["targets"]) == 8
+    own = by_name["openai/gpt-4o", "voice"]
+    assert own["source"] == "configured"
+    assert own["price"]["usd_per_million_tokens"]["cached"] == "9"
+    assert [(one["input_tokens"], one["usd_per_million_tokens"]["output"]) for one in own["price"]["above"]] == [
+        (1000, "11")
+    ]
+    assert by_name["acme/own-model", None]["price"]["usd_each"]["request"] == "0.005"
+    unknown = by_name["dashscope/qwen-flash", None]
+    assert (unknown["source"], unknown["price"], unknown["since"]) == ("unknown", None, None)
+    assert unknown["unknown"].endswith("dashscope-intl.aliyuncs.com")
+    deepseek = by_name["deepseek/deepseek-flash", None]
+    assert {one["daily"] for one in deepseek["other_times"]} & {"01:00 to 04:00", "06:00 to 10:00"}
+
+
+def test_without_a_paid_target_the_price_list_is_not_named(runner: CliRunner) -> None:
+    Path("local.yaml").write_text("routes: {a: {tiers: [ollama/x]}}")
+    assert "list:" not in run(runner, "providers", "--prices", "--config", "local.yaml").stdout
+    told = json.loads(run(runner, "providers", "--prices", "--json", "--config", "local.yaml").stdout)
+    assert told["list"] is None
+
+
 def test_a_table_on_a_terminal_is_drawn_and_brackets_are_text(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -258,7 +339,7 @@ def test_version(runner: CliRunner) -> None:
     assert run(runner, "--version").stdout == f"penstock, version {__version__}\n"
 
 
-HEAVY = ("pydantic", "aiohttp", "yaml", "rich", "uvloop", "orjson")
+HEAVY = ("genai_prices", "pydantic", "aiohttp", "yaml", "rich", "uvloop", "orjson")
 
 
 @pytest.mark.parametrize("args", [["--help"], ["--version"], *([name, "--help"] for name in COMMANDS)])

@@ -44,6 +44,8 @@ VALID: list[Any] = [
     {"routes": {"x": {"tiers": [{"targets": ["a/b", {"target": "a/c", "weight": 2}], "balance": "fastest"}]}}},
     {"routes": {"x": {"tiers": ["a/b"], "params": {"temperature": 0.3, "stop": ["x"], "seed": 1}}}},
     {"cors": {"origins": ["https://app.example.com", "http://localhost:3000"]}, "default_provider": "openai"},
+    {"providers": {"openai": {"price": {"*": {"input": 2.5, "output": "10", "above": []}}}}},
+    {"routes": {"x": {"tiers": [{"target": "openai/gpt-4o", "price": {"image": 0.04}}]}}},
     {"models": {"gpt-*": "openai/*"}, "default_route": "x", "access": {"mode": "open"}},
 ]
 INVALID: list[Any] = [
@@ -60,6 +62,9 @@ INVALID: list[Any] = [
     {"providers": {"openai": {"base_url": None}}},
     {"defaults": {"timeouts": {"connect": 5}}},
     {"access": {"mode": "keys"}},
+    {"providers": {"openai": {"price": {"*": {"input": -1, "output": 1}}}}},
+    {"providers": {"openai": {"price": {"*": {"input": "2,5", "output": 1}}}}},
+    {"routes": {"x": {"tiers": ["openai/x"], "cost_tier": "economy"}}},
 ]
 
 
@@ -83,7 +88,7 @@ def test_an_editor_completes_every_form_of_a_tier() -> None:
     assert short["examples"]
     entry = made["$defs"][long["$ref"].rpartition("/")[2]]
     assert entry["type"] == "object"
-    assert list(entry["properties"]) == ["target"]
+    assert list(entry["properties"]) == ["target", "price"]
     assert entry["additionalProperties"] is False
     entry = made["$defs"][balanced["$ref"].rpartition("/")[2]]
     assert list(entry["properties"]) == ["targets", "balance"]

@@ -161,3 +161,23 @@ default_route: simple
     )
     got = await send(gateway.port, CHAT, orjson.dumps({"model": asked}))
     assert (got.status, f"sim/{got.headers['x-penstock-model']}") == (200, target)
+
+
+async def test_the_cheapest_target_is_asked_first(start: Start, recorder: Recorder) -> None:
+    gateway = await started(
+        start,
+        recorder,
+        """
+routes:
+  frugal:
+    tiers:
+      - targets:
+          - sim/unpriced
+          - {target: sim/dear, price: {input: 5, output: 15}}
+          - {target: sim/cheap, price: {input: "0.10", output: 0.40}}
+        balance: cheapest
+""",
+    )
+    recorder.answers = lambda _: answer(404, b'{"error":{"message":"model not found"}}')
+    await send(gateway.port, CHAT, b'{"model":"frugal"}')
+    assert [orjson.loads(one.body)["model"] for one in recorder.received] == ["cheap", "dear", "unpriced"]

@@ -1,0 +1,35 @@
+"""What every section of the routes file has in common, and how a wrong value is told."""
+
+import json
+from typing import ClassVar
+
+from pydantic import BaseModel, ConfigDict
+from pydantic_core import PydanticCustomError
+
+
+class Section(BaseModel):
+    """One mapping of the file. ``later`` are keys that a later version will know, and that are refused until then."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    later: ClassVar[frozenset[str]] = frozenset()
+
+
+def invalid(message: str) -> PydanticCustomError:
+    # Braces would be read as a template by pydantic.
+    return PydanticCustomError("invalid", "{message}", {"message": message})
+
+
+def shown(value: object) -> str:
+    """A value in a message: as YAML would write it, and short."""
+    match value:
+        case dict():
+            return "a mapping"
+        case list():
+            return "a list"
+        case None:
+            return "nothing"
+        case bool() | int() | float():
+            return json.dumps(value)
+        case _:
+            text = str(value)
+            return f"'{text if len(text) <= 60 else text[:59] + '…'}'"
