@@ -15,6 +15,7 @@ class Between:
     connections: int = 0
     delay_s: Callable[[int], float] = lambda _: 0.0
     _tasks: set["asyncio.Task[None]"] = field(default_factory=set)
+    _writers: set[asyncio.StreamWriter] = field(default_factory=set)
 
     async def _passed(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay_s: Callable[[int], float]
@@ -29,7 +30,18 @@ class Between:
         except OSError:
             return  # one side is gone, and so the other is told
         finally:
-            writer.close()
+            self._close(writer)
+
+    def _close(self, writer: asyncio.StreamWriter) -> None:
+        self._writers.discard(writer)
+        writer.close()
+
+    async def end(self) -> None:
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for writer in tuple(self._writers):
+            self._close(writer)
 
     def _delay_now(self, number: int) -> float:
         """As it is set now, on connections too that were opened before."""
@@ -37,11 +49,13 @@ class Between:
 
     async def _connected(self, path: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        self._writers.add(writer)
         try:
             far_reader, far_writer = await asyncio.open_unix_connection(path)
         except OSError:
-            writer.close()
+            self._close(writer)
             return
+        self._writers.add(far_writer)
         for passing in (
             self._passed(reader, far_writer, lambda _: 0.0),
             self._passed(far_reader, writer, self._delay_now),
@@ -63,6 +77,4 @@ async def between(path: str, tls: ssl.SSLContext | None = None) -> AsyncIterator
         yield made
     finally:
         server.close()
-        for task in tuple(made._tasks):
-            task.cancel()
-        await asyncio.gather(*made._tasks, return_exceptions=True)
+        await made.end()

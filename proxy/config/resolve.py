@@ -98,6 +98,7 @@ def _table(file: schema.File, environ: Mapping[str, str], listening: frozenset[P
             about=entry.about,
             enabled=entry.enabled,
             retry=_retry(retry, entry.retry),
+            hedge=entry.hedge,
             drains=None if entry.on_disconnect is None else entry.on_disconnect == "drain",
             params=tuple((name, orjson.dumps(value)) for name, value in entry.params.items()),
         )

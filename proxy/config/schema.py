@@ -403,6 +403,10 @@ class RouteEntry(Section):
     on_disconnect: OnDisconnect | None = Field(
         default=None, description="When a client of this route leaves; absent: as the provider's."
     )
+    hedge: bool = Field(
+        default=False,
+        description="Ask a second target as well where the first takes longer than 95 of 100 did; at most 2 % of requests.",
+    )
     cost_tier: str | None = Field(default=None, description="The most that a request may cost, by the tier's name.")
     unpriced: money.UnpricedEntry | None = Field(
         default=None, description="What to do with a target whose price nobody knows: reserve, reject or free."

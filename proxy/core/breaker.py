@@ -77,6 +77,8 @@ class Cause(Enum):
     QUARANTINE = "quarantine"
 
 
+_CAUSES: Final[Mapping[str, Cause]] = MappingProxyType({cause.value: cause for cause in Cause})
+
 # What an exchange's outcome is for its target, and for the credential that it used. None: it went well.
 EVENTS: Final[Mapping[Tally | None, tuple[Event, Event]]] = MappingProxyType(
     {
@@ -313,17 +315,16 @@ def from_bytes(data: bytes) -> Record | None:
         return None
     if not isinstance(found, dict) or _count(found.get("format")) != FORMAT:
         return None
-    times = [_time(found.get(name)) for name in ("since", "open_until", "cooling_until")]
-    counts = [_count(found.get(name)) for name in ("generation", "failures", "successes")]
-    causes = {cause.value: cause for cause in Cause}
+    since, open_until, cooling_until = map(_time, map(found.get, ("since", "open_until", "cooling_until")))
+    generation, failures, successes = map(_count, map(found.get, ("generation", "failures", "successes")))
     cause, last_error = found.get("cause"), found.get("last_error")
-    if None in times or None in counts or not isinstance(last_error, str) or not isinstance(cause, str):
+    if since is None or open_until is None or cooling_until is None:
         return None
-    if cause not in causes:
+    if generation is None or failures is None or successes is None:
         return None
-    since, open_until, cooling_until = (time or 0.0 for time in times)
-    generation, failures, successes = (count or 0 for count in counts)
-    return Record(generation, since, open_until, cooling_until, failures, successes, causes[cause], last_error)
+    if not isinstance(cause, str) or cause not in _CAUSES or not isinstance(last_error, str):
+        return None
+    return Record(generation, since, open_until, cooling_until, failures, successes, _CAUSES[cause], last_error)
 
 
 def _time(value: object) -> float | None:

@@ -100,6 +100,7 @@ class FailureKind(Enum):
     STALLED = "stalled"
     TRUNCATED = "truncated"
     RESET_MID_STREAM = "reset_mid_stream"
+    HEDGE_LOST = "hedge_lost"
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +181,8 @@ TABLE: Final[Mapping[FailureKind, Row]] = MappingProxyType(
         _K.STALLED: Row(_B.UPSTREAM, _A.NEVER, True, _T.FAILURE, 504, "upstream_timeout", _C.ESTIMATED),
         _K.TRUNCATED: Row(_B.UPSTREAM, _A.NEVER, True, _T.FAILURE, 502, "upstream_incomplete", _C.ESTIMATED),
         _K.RESET_MID_STREAM: Row(_B.UPSTREAM, _A.NEVER, True, _T.FAILURE, 502, "upstream_incomplete", _C.ESTIMATED),
+        # Another target was quicker: told in the log alone, since somebody has answered.
+        _K.HEDGE_LOST: Row(_B.UPSTREAM, _A.NEVER, True, _T.IGNORE, 502, "hedge_lost", _C.ESTIMATED_INPUT),
     }
 )
 

@@ -122,6 +122,7 @@ class Route:
     params: tuple[tuple[str, bytes], ...] = ()
     retry: RetryPolicy = backoff.STANDARD
     drains: bool | None = None
+    hedge: bool = False
 
     @property
     def targets(self) -> tuple[Target, ...]:
@@ -155,6 +156,7 @@ class Plan:
     params: tuple[tuple[str, bytes], ...] = ()
     retry: RetryPolicy = backoff.STANDARD
     drains: bool | None = None
+    hedge: bool = False
 
     def outlives(self, target: Target) -> bool:
         """Whether an answer of `target` is read to its end although the client has left."""
@@ -341,6 +343,7 @@ def _chosen(table: RoutingTable, ask: _Ask, route: Route | None, candidates: tup
         route.params,
         route.retry,
         route.drains,
+        route.hedge,
     )
 
 

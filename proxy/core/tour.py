@@ -61,10 +61,18 @@ class Tour:
             self._step = None
         return self._step
 
-    def failed(self, failure: Failure, now: float) -> None:
-        """Take note of how the last step failed."""
-        step = self._step
-        assert step is not None  # noqa: S101 - a failure is always a step's
+    @property
+    def has_planned(self) -> bool:
+        """Whether there is a target that has not been asked yet."""
+        return self._cure is None and bool(self._planned)
+
+    def resume(self, step: Step) -> None:
+        """Of several steps under way, this is the last that is over."""
+        self._step = step
+
+    def failed(self, failure: Failure, now: float, step: Step | None = None) -> None:
+        """Take note of how a step failed; of the last one, where none is named."""
+        step = step or self.step
         match failure.row.again:
             case Again.ONCE_FRESH if not step.fresh:
                 self._cure = Step(step.target, fresh=True, plain=step.plain, repeat=step.repeat)

@@ -23,7 +23,7 @@ from typing import Final
 
 from proxy.core import breaker
 from proxy.core.breaker import Admission, Cause, Event, Policy, Record, Rejection, State, Subject
-from proxy.ports import BreakerStore, Change, ExchangeLog, Lease, StoreAway, Stored
+from proxy.ports import NOTHING_STORED, BreakerStore, Change, ExchangeLog, Lease, StoreAway, Stored
 
 SUBJECTS_MAX: Final = 2048
 DROPPED: Final = SUBJECTS_MAX // 8  # at once, so that a flood of new names is not sorted for each
@@ -77,7 +77,7 @@ class Breakers:
         self._poll_s = poll_s
         self._retry_s = retry_s
         self._records: dict[Subject, Record] = {}
-        self._versions: dict[Subject, int] = {}  # of what the store is known to hold
+        self._known: dict[Subject, Stored] = {}  # what the store was last known to hold
         self._unsent: dict[Subject, None] = {}
         self._leases: dict[Subject, _Held] = {}
         self._let_go: dict[tuple[Subject, str], None] = {}  # leases to give back
@@ -90,31 +90,35 @@ class Breakers:
 
     async def start(self) -> None:
         """Begin to share. What the store holds is known when this returns, if it answers."""
-        self._stale.set()
-        with contextlib.suppress(StoreAway):
+        try:
             await self._read()
+        except StoreAway:
+            self._stale.set()
         loop = asyncio.get_running_loop()
         self._tasks = [
             loop.create_task(self._share()),
             loop.create_task(self._keep_up()),
             loop.create_task(self._store.listen(self._heard)),
         ]
+        for task in self._tasks:
+            task.add_done_callback(self._ended)
 
     async def close(self) -> None:
-        """End, and give back what is held. Raises what a task of ours has died of."""
+        """End, and give back what is held."""
         for task in (*self._tasks, *self._asking):
             task.cancel()
-        ended = await asyncio.gather(*self._tasks, *self._asking, return_exceptions=True)
-        self._tasks = []
+        await asyncio.gather(*self._tasks, *self._asking, return_exceptions=True)
         for subject, lease in tuple(self._leases.items()):
             if lease.owner:
                 self._give_back(subject, lease.owner)
         with contextlib.suppress(StoreAway, TimeoutError):
             async with asyncio.timeout(CLOSE_S):
                 await self._send()
-        for error in ended:
-            if isinstance(error, Exception):
-                raise error
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._log.bug("breakers", error)
 
     # What the phases ask.
 
@@ -223,15 +227,17 @@ class Breakers:
 
     def _learn(self, subject: Subject, stored: Stored) -> None:
         """Somebody else has found something out, or it is our own that comes back."""
+        if self._known.get(subject) == stored:
+            return
         theirs = breaker.from_bytes(stored.data)
         mine = self._records.get(subject)
         if mine is None:
             full = len(self._records) >= SUBJECTS_MAX and (theirs is None or not theirs.open_until)
             if theirs is not None and not full and breaker.forgotten_at(theirs) > self._wall():
                 self._put(subject, theirs)
-                self._versions[subject] = stored.version
+                self._known[subject] = stored
             return
-        self._versions[subject] = stored.version
+        self._known[subject] = stored
         if theirs is None:
             self._mark(subject)
             return
@@ -259,7 +265,7 @@ class Breakers:
 
     def _forget(self, subject: Subject) -> None:
         self._records.pop(subject, None)
-        self._versions.pop(subject, None)
+        self._known.pop(subject, None)
         self._unsent.pop(subject, None)
 
     def _sweep(self, now: float) -> None:
@@ -328,28 +334,30 @@ class Breakers:
             else:
                 subject, owner = next(iter(self._let_go))
                 await self._store.unlease(subject, owner)
-                del self._let_go[subject, owner]
+                self._let_go.pop((subject, owner), None)  # or it was one too many meanwhile
 
     async def _swap(self, subject: Subject) -> None:
         del self._unsent[subject]  # marked again by what changes while this is under way
         record = self._records.get(subject)
         if record is None:
             return
-        expected = self._versions.get(subject, 0)
+        known = self._known.get(subject, NOTHING_STORED)
+        data = breaker.to_bytes(record)
         keep_s = breaker.forgotten_at(record) - self._wall()
         if keep_s <= 0:
             return
         try:
-            found = await self._store.swap(subject, expected, breaker.to_bytes(record), keep_s)
+            found = await self._store.swap(subject, known.version, data, keep_s)
         except BaseException:
             self._mark(subject)
             raise
         if found is None:
-            self._versions[subject] = expected + 1
+            if subject in self._records:
+                self._known[subject] = Stored(known.version + 1, data)
         elif found.version:
             self._learn(subject, found)
         else:
-            self._versions[subject] = 0
+            self._known.pop(subject, None)
             self._mark(subject)
 
     def _heard(self, change: Change | None) -> None:
@@ -378,7 +386,7 @@ class Breakers:
             self._learn(subject, stored)
         for subject, record in self._records.items():
             if subject not in held and breaker.tells(breaker.UNKNOWN, record):
-                self._versions.pop(subject, None)
+                self._known.pop(subject, None)
                 self._mark(subject)
 
 

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from proxy.core.balance import Speeds
 from proxy.core.breaker import Subject, credential_subject
@@ -12,6 +13,9 @@ from proxy.phases.breakers import Breakers
 from proxy.phases.watchdog import Ticker
 from proxy.ports import ExchangeLog, Upstream
 from proxy.terms import ProviderId, TargetName
+
+if TYPE_CHECKING:
+    from proxy.phases.hedge import Hedging
 
 
 @dataclass(slots=True)
@@ -29,6 +33,7 @@ class Runtime:
     retry_budget: RetryBudget = field(init=False)
     rng: random.Random = field(default_factory=random.Random)
     speeds: Speeds = field(default_factory=Speeds)
+    hedging: "dict[str, Hedging]" = field(default_factory=dict)  # by route
     plain_targets: set[TargetName] = field(default_factory=set)
 
     def __post_init__(self) -> None:

@@ -64,6 +64,7 @@ LIVES: dict[str, tuple[str, State, float | None]] = {
     "cooling for too long": ("429:86400", State.OPEN, 300),
     "a hint in the past": ("429:-5", State.CLOSED, None),
     "the longest hint of several": ("hold hold 429:2 late:429:9", State.OPEN, 9),
+    "it opens while it cools": ("fail*4 hold 429:100 late:fail", State.OPEN, 100),
     "a shorter hint does not shorten": ("hold 429:9 late:429:2", State.OPEN, 9),
     "a 429 is no failure": ("fail fail fail fail 429:1 1", State.CLOSED, None),
     "a 429 does not make good": ("fail fail fail fail 429:1 1 fail", State.OPEN, 61),
@@ -362,6 +363,13 @@ def test_the_later_generation_wins_and_within_one_the_further() -> None:
     assert breaker.join(opened, replace(opened, successes=1)).successes == 1
     assert breaker.join(opened, replace(opened, cooling_until=170.0)).cooling_until == 170.0
     assert breaker.join(replace(closed, failures=3), closed).failures == 3
+
+
+def test_a_clock_that_is_set_back_does_not_make_news_old() -> None:
+    opened = breaker.step(Record(4, START), Admission(4), Event.QUARANTINE, POLICY, START - 30)
+    closed = breaker.reset(opened, START - 60)
+    for before, after in ((Record(4, START), opened), (opened, closed)):
+        assert breaker.join(before, after) is after
 
 
 def test_what_others_are_told() -> None:

@@ -49,6 +49,7 @@ BEYOND: dict[str, tuple[int | None, str]] = {
     "client_cancelled": (499, "log and ledger only"),
     "client_stalled": (499, "log and ledger only"),
     "content_refused": (None, "the provider's own status and body, as they came"),
+    "hedge_lost": (502, "in the log alone: another target was quicker"),
     "upstream_error": (502, "a provider's 5xx, where every target failed"),
     "upstream_model_not_found": (502, "every target said that it lacks its model"),
     "upstream_not_found": (502, "a 404 that blames no model"),

@@ -60,6 +60,13 @@ def test_a_total_outage() -> None:
     assert attempts >= 1.2 * requests - 3  # and what is allowed is had
 
 
+def test_a_quiet_day_saves_nothing_up() -> None:
+    budget = RetryBudget()
+    for number in range(10_000):
+        budget.note_request(number / 100)
+    assert [budget.try_take(100.0) for _ in range(4)] == [True, True, True, False]
+
+
 def test_few_requests_may_still_be_repeated() -> None:
     budget = RetryBudget()
     budget.note_request(0.0)

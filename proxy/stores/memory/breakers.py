@@ -8,7 +8,7 @@ from typing import Final
 from proxy.core.breaker import Subject
 from proxy.ports import NOTHING_STORED, Change, Lease, Stored
 
-RECORDS_MAX: Final = 4096  # clients can choose names; each process keeps fewer
+RECORDS_MAX: Final = 4096  # clients can choose names; a process keeps fewer
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from redis import exceptions
 from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
@@ -56,16 +57,22 @@ class Address:
         return tuple(secret for secret in (self.password, self.sentinel_password) if secret)
 
     async def open(self, within_s: float) -> AbstractConnection:
-        """A connection, signed in. Raises redis-py's errors, `OSError`, `TimeoutError` after `within_s`."""
-        async with asyncio.timeout(within_s):
-            host, port = await self._master() if self.service else self.hosts[0] if self.hosts else ("", 0)
-            connection = self._connection(host, port)
-            try:
-                await connection.connect()  # type: ignore[no-untyped-call] # redis-py declares no types here
-            except BaseException:
-                await connection.disconnect(nowait=True)
-                raise
-            return connection
+        """A connection, signed in. Raises redis-py's errors, `OSError`."""
+        try:
+            async with asyncio.timeout(within_s):
+                return await self._open()
+        except TimeoutError:
+            raise exceptions.TimeoutError(f"no connection within {within_s:g} s") from None
+
+    async def _open(self) -> AbstractConnection:
+        host, port = await self._master() if self.service else self.hosts[0] if self.hosts else ("", 0)
+        connection = self._connection(host, port)
+        try:
+            await connection.connect()  # type: ignore[no-untyped-call] # redis-py declares no types here
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+        return connection
 
     async def _master(self) -> tuple[str, int]:
         sentinel = Sentinel(  # type: ignore[no-untyped-call] # redis-py declares no types here

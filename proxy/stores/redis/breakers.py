@@ -13,7 +13,7 @@ from proxy.core.breaker import Subject
 from proxy.ports import NOTHING_STORED, Change, Lease, Stored
 from proxy.stores.redis.connection import RedisConnection, Script
 
-RECORDS_MAX: Final = 4096  # clients can choose names; each process keeps fewer
+RECORDS_MAX: Final = 1024  # clients can choose names; so many are still loaded within the deadline of an operation
 KEPT_MS_MAX: Final = 24 * 3600 * 1000  # nothing stays for longer after the last change, not even by a mistake
 
 _LOAD: Final = "breakers_load.lua"
@@ -36,9 +36,7 @@ class RedisBreakers:
         )
 
     async def load(self) -> Mapping[Subject, Stored]:
-        flat = await self._connection.run(self._load, [self._records], [])
-        thirds = zip(flat[::3], flat[1::3], flat[2::3], strict=True)
-        return {Subject(subject.decode()): Stored(int(version), data) for subject, version, data in thirds}
+        return _loaded(await self._connection.run(self._load, [self._records], []))
 
     async def swap(self, subject: Subject, expected: int, data: bytes, keep_s: float) -> Stored | None:
         keep_ms = min(max(round(keep_s * 1000), 1), KEPT_MS_MAX)
@@ -67,6 +65,20 @@ class RedisBreakers:
 
     def _lease_key(self, subject: Subject) -> str:
         return self._connection.key(f"{{breakers}}:lease:{subject}")
+
+
+def _loaded(packed: bytes) -> dict[Subject, Stored]:
+    """Shapes: of each record "<subject's bytes> <version> <data's bytes>", a line feed, the subject, the data."""
+    found: dict[Subject, Stored] = {}
+    at = 0
+    while at < len(packed):
+        end = packed.index(b"\n", at)
+        subject_bytes, version, data_bytes = map(int, packed[at:end].split())
+        at = end + 1 + subject_bytes
+        subject = Subject(packed[end + 1 : at].decode(errors="replace"))
+        found[subject] = Stored(version, packed[at : at + data_bytes])
+        at += data_bytes
+    return found
 
 
 def _stored(found: list[Any]) -> Stored:

@@ -3,7 +3,7 @@
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local version, ends, data = string.match(redis.call('HGET', KEYS[2], ARGV[3]) or '', '^(%d+) (%d+) (.*)$')
-if not version or tonumber(ends) <= now then
+if not version or #version > 15 or #ends > 15 or tonumber(ends) <= now then
   version, data = 0, ''
 end
 local holder = redis.call('GET', KEYS[1])

@@ -5,7 +5,7 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
 local function parsed(value)
   local version, ends, data = string.match(value or '', '^(%d+) (%d+) (.*)$')
-  if version and tonumber(ends) > now then
+  if version and #version < 16 and #ends < 16 and tonumber(ends) > now then
     return tonumber(version), tonumber(ends), data
   end
   return 0, 0, ''
