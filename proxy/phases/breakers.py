@@ -144,6 +144,7 @@ class Breakers:
         if isinstance(decision, Rejection) or not decision.probe:
             return decision
         owner = f"{self._name}-{next(self._numbers)}"
+        ours_ends = any(let_go == subject for let_go, _ in self._let_go)
         self._leases[subject] = _Held(owner, now + self.policy.lease_s)
         asking = asyncio.get_running_loop().create_task(self._ask(subject, owner))
         self._asking.add(asking)
@@ -159,7 +160,9 @@ class Breakers:
             if answer.stored.version:
                 self._learn(subject, answer.stored)
             if answer.wait_s > 0:
-                self._leases[subject] = _Held("", now + min(answer.wait_s, OTHERS_PROBE_S))
+                # Our own last one, which the store will hear of at any moment, is nobody's probe.
+                believed_s = LEASE_ASKED_S if ours_ends else OTHERS_PROBE_S
+                self._leases[subject] = _Held("", now + min(answer.wait_s, believed_s))
                 return self.admit(subject, now)
         return self._with_lease(subject, owner, now)
 

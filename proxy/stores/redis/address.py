@@ -21,6 +21,7 @@ SUPPORTED: Final = (
 )
 _OPTIONS: Final = frozenset({"db", "ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname"})
 _SENTINEL_OPTIONS: Final = frozenset({"sentinel_username", "sentinel_password"})
+_ESCAPED: Final = "in a password ? is written %3F, / %2F, # %23, @ %40, [ %5B and ] %5D"
 _PORT: Final = 6379
 _SENTINEL_PORT: Final = 26379
 
@@ -114,8 +115,8 @@ def parse(url: str) -> Address:
     try:
         parts = urlsplit(url)
         query = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
-    except ValueError as error:
-        raise _bad(f"it cannot be read ({error})") from None
+    except ValueError:  # whose message may quote the password
+        raise _bad(f"it cannot be read; {_ESCAPED}") from None
     scheme = parts.scheme.lower()
     if scheme in {"redis+cluster", "rediss+cluster", "cluster"}:
         raise _bad("Redis Cluster is not supported; use one primary with replicas, by sentinels if you have them")
@@ -154,6 +155,8 @@ def _check_options(query: dict[str, str], *, tls: bool, sentinels: bool) -> None
         _SENTINEL_OPTIONS if sentinels else set()
     )
     unknown = sorted(set(query) - known)
+    if unknown and any("@" in part for one in query.items() for part in one):
+        raise _bad(f"what it has after its question mark are no options; {_ESCAPED}")
     if unknown:
         raise _bad(f"it has the option {unknown[0]!r}; there are {', '.join(sorted(known))}")
 

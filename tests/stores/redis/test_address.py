@@ -75,7 +75,20 @@ def test_what_is_refused(url: str, why: str) -> None:
     assert SUPPORTED in str(caught.value)
 
 
-@pytest.mark.parametrize("url", ["redis://:s3cret-canary@h:x", "http://:s3cret-canary@h", "redis://s3cret-canary@"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://:s3cret-canary@h:x",
+        "http://:s3cret-canary@h",
+        "redis://s3cret-canary@",
+        "redis://:a?s3cret-canary@h",
+        "redis://:a?s3cret-canary=b@h/0",
+        "redis://:a?b&s3cret-canary=@h/0",
+        "redis://:a#s3cret-canary@h/0",
+        "redis://:a/s3cret-canary@h/0",
+        "redis://:s3cret-canary@h\u2100st/0",
+    ],
+)
 def test_a_refusal_repeats_no_password(url: str) -> None:
     with pytest.raises(BadRedisUrl) as caught:
         parse(url)
