@@ -9,11 +9,12 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # S64: what is installed is what was locked, and nothing is built on the way.
 LOCKED := --require-hashes --only-binary :all:
 
-.PHONY: help install run test clients lint bench schema lock clean
+.PHONY: help install run test clients soak lint bench schema lock clean
 help:
 	@echo 'make run [PORT=4020] [CONFIG=config/routes.yaml]   serve on http://127.0.0.1:PORT'
 	@echo 'make test                                          run every test, against real parts'
 	@echo 'make clients                                       run the real clients, the large ones too'
+	@echo 'make soak                                          run what takes minutes: outages, 10,000 cuts'
 	@echo 'make lint                                          ruff, mypy --strict, the import floors'
 	@echo 'make bench                                         measure beside a bare relay, print ratios'
 	@echo 'make install | schema | lock | clean'
@@ -45,7 +46,10 @@ test: $(VENV)/.installed-dev
 	@$(BIN)/python -m pytest $(ARGS)
 
 clients: $(VENV)/.installed-dev
-	@$(BIN)/python -m pytest -m 'clients or not large' tests/clients $(ARGS)
+	@$(BIN)/python -m pytest -m '(clients or not large) and not soak' tests/clients $(ARGS)
+
+soak: $(VENV)/.installed-dev
+	@$(BIN)/python -m pytest -m soak $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports

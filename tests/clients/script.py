@@ -24,7 +24,9 @@ class Ran:
     asked: dict[str, int]
 
 
-def run_script(name: str, command: Sequence[str | Path], environ: Mapping[str, str], on: Stage) -> Ran:
+def run_script(
+    name: str, command: Sequence[str | Path], environ: Mapping[str, str], on: Stage, *, within_s: float = RUN_S
+) -> Ran:
     """Every scenario, once; then Penstock is stopped, so that its log is whole.
 
     ``environ`` is all that the process has, but for PATH. Its first line tells the client's version.
@@ -35,7 +37,7 @@ def run_script(name: str, command: Sequence[str | Path], environ: Mapping[str, s
         cwd=on.output.parent,
         capture_output=True,
         text=True,
-        timeout=RUN_S,
+        timeout=within_s,
         check=False,
     )
     said = f"{done.stderr[-4000:]}\n{done.stdout[-1000:]}"

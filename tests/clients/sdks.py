@@ -54,3 +54,37 @@ SDKS: Final = (
     Sdk("node-7", "7", _node("openai")),
     Sdk("node-6", "6", _node("openai-6")),
 )
+
+
+# Those that read what was cut ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class CutReader:
+    """``command`` reads so many cut streams, one after the other."""
+
+    name: str
+    command: Callable[[int], Sequence[str | Path]]
+
+
+def _python_cuts(python: Callable[[], str | Path]) -> Callable[[int], Sequence[str | Path]]:
+    return lambda count: [python(), "-P", "-W", "error", HERE / "cuts.py", str(count)]
+
+
+def _node_cuts(package: str) -> Callable[[int], Sequence[str | Path]]:
+    def command(count: int) -> Sequence[str | Path]:
+        return [
+            "node",
+            node_packages("openai-node", NODE, [NODE / "cuts.mjs"]) / "cuts.mjs",
+            package,
+            str(count),
+        ]
+
+    return command
+
+
+CUT_READERS: Final = (
+    CutReader("python-3", _python_cuts(lambda: sys.executable)),
+    CutReader("python-1", _python_cuts(lambda: python_of("openai-1"))),
+    CutReader("node-7", _node_cuts("openai")),
+)
