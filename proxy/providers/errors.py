@@ -15,6 +15,7 @@ import orjson
 from proxy.core import classify, redact
 from proxy.core.classify import Report
 from proxy.core.failure import Failure, FailureKind
+from proxy.providers import limits
 
 MESSAGE_CHARS_MAX: Final = 1000
 RETRY_AFTER_S_MAX: Final = 24 * 3600.0
@@ -142,7 +143,8 @@ def _header_hint(headers: Mapping[str, str], now_s: float) -> float | None:
         return _bounded(milliseconds / 1000)
     value = headers.get("retry-after")
     if value is None:
-        return None
+        reset_s = limits.reset_s(headers, now_s)
+        return None if reset_s is None else _bounded(reset_s)
     seconds = _number(value)
     if seconds is not None:
         return _bounded(seconds)
