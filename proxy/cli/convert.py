@@ -12,7 +12,6 @@ from proxy.cli.options import EXIT_PROBLEMS, EXIT_USAGE, json_option
 
 if TYPE_CHECKING:
     from proxy.config.problem import ConfigError, Problem
-    from proxy.config.read import Document
 
 _EXAMPLE = """\b
 Example:
@@ -46,6 +45,7 @@ def litellm(file: Path, out: Path | None, as_json: bool) -> None:
     from proxy.config.from_litellm.source import printable  # noqa: PLC0415 - not for --help
     from proxy.config.litellm import convert, header  # noqa: PLC0415
     from proxy.config.problem import ConfigError  # noqa: PLC0415
+    from proxy.config.read import read, text_of  # noqa: PLC0415
     from proxy.config.write import rendered  # noqa: PLC0415
 
     if not file.is_file():
@@ -55,7 +55,7 @@ def litellm(file: Path, out: Path | None, as_json: bool) -> None:
         click.echo(f"{out}: is the file to convert. Name another with -o OUT", err=True)
         sys.exit(EXIT_USAGE)
     try:
-        converted = convert(_document(file), str(file))
+        converted = convert(read(text_of(file)[1], str(file)), str(file))
     except ConfigError as error:
         _refuse(file, error, as_json=as_json)
     text = rendered(converted.document, header(file.name))
@@ -74,23 +74,6 @@ def litellm(file: Path, out: Path | None, as_json: bool) -> None:
     if out is not None:
         told = ", ".join(f"{number} {section}" for section, number in counts.items())
         click.echo(f"{out}: {told}. Next: penstock check --config {out}")
-
-
-def _document(file: Path) -> "Document":
-    from proxy.config.problem import ConfigError, Problem  # noqa: PLC0415 - not for --help
-    from proxy.config.read import BYTES_MAX, read  # noqa: PLC0415
-
-    try:
-        with file.open("rb") as opened:
-            raw = opened.read(BYTES_MAX + 1)
-    except OSError as error:
-        raise ConfigError([Problem(str(file), 0, 0, (), f"cannot be read: {error.strerror or error}")]) from error
-    try:
-        return read(raw.decode("utf-8-sig"), str(file))
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        message = "not UTF-8: save the file in that encoding"
-        raise ConfigError([Problem(str(file), line, 1, (), message)]) from error
 
 
 def _write(out: Path, text: str) -> None:

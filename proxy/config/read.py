@@ -9,11 +9,12 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path as FilePath
 from typing import Any, Final
 
 import yaml
 
-from proxy.config.problem import Path, Problem
+from proxy.config.problem import ConfigError, Path, Problem
 
 BYTES_MAX: Final = 4 * 1024 * 1024  # a thousand routes take 0.3 MiB
 DEPTH_MAX: Final = 32  # the schema needs 7
@@ -171,6 +172,21 @@ class _TooMuch(Exception):  # noqa: N818 - ends the reading of one file, within 
     def __init__(self, position: Position, message: str) -> None:
         super().__init__(message)
         self.position = position
+
+
+def text_of(path: FilePath) -> tuple[bytes, str]:
+    """A file's bytes and their text. Errors: ConfigError, with the one problem that it cannot be read."""
+    try:
+        with path.open("rb") as opened:
+            raw = opened.read(BYTES_MAX + 1)
+    except OSError as error:
+        raise ConfigError([Problem(str(path), 0, 0, (), f"cannot be read: {error.strerror or error}")]) from error
+    try:
+        return raw, raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        message = "not UTF-8: save the file in that encoding"
+        raise ConfigError([Problem(str(path), line, 1, (), message)]) from error
 
 
 def read(text: str, file: str) -> Document:

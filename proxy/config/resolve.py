@@ -13,8 +13,8 @@ from proxy.config import schema
 from proxy.config.address import expand, refusal
 from proxy.config.check import RESERVED, check
 from proxy.config.pricing import local, pricing
-from proxy.config.problem import ConfigError, Problem
-from proxy.config.read import BYTES_MAX, read
+from proxy.config.problem import ConfigError
+from proxy.config.read import read, text_of
 from proxy.core.backoff import RetryPolicy
 from proxy.core.breaker import Policy as BreakerPolicy
 from proxy.core.routing import AuthStyle, Balance, Provider, Route, RoutingTable, Source, Target, Tier, Timeouts
@@ -33,17 +33,7 @@ def load(path: Path, environ: Mapping[str, str], *, listening: Collection[Provid
 
     Errors: ConfigError with every problem of the file, or with the one that it cannot be read.
     """
-    try:
-        with path.open("rb") as opened:
-            raw = opened.read(BYTES_MAX + 1)
-    except OSError as error:
-        message = f"cannot be read: {error.strerror or error}"
-        raise ConfigError([Problem(str(path), 0, 0, (), message)]) from error
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise ConfigError([Problem(str(path), line, 1, (), "not UTF-8: save the file in that encoding")]) from error
+    raw, text = text_of(path)
     table = parse(text, str(path), environ, listening=listening)
     return replace(table, source=Source(str(path.resolve()), hashlib.sha256(raw).hexdigest(), time.time()))
 
