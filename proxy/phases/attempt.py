@@ -32,10 +32,9 @@ async def attempt(x: Exchange, runtime: Runtime, plan: Plan, watchdog: Watchdog)
     while (step := way.next()) is not None:
         if max(step.not_before, runtime.now()) >= x.total_at:
             break  # the deadline is nearer than the wait
-        if step.not_before > runtime.now():
-            x.upstream_wait_s += step.not_before - runtime.now()  # waiting is not Penstock's own work
-            await asyncio.sleep(step.not_before - runtime.now())
-        passage = await gate.admitted(runtime, step.target)
+        passage = await _passage(x, runtime, step, watchdog)
+        if passage is None:
+            break
         if isinstance(passage, Rejection):
             _held_back(x, runtime, plan, way, passage)
             continue
@@ -56,6 +55,27 @@ async def attempt(x: Exchange, runtime: Runtime, plan: Plan, watchdog: Watchdog)
             break  # what it does there is unknown, so it is done once
         way.failed(outcome, runtime.now())
     raise Rejected(_last_word(x, runtime, plan))
+
+
+async def _passage(x: Exchange, runtime: Runtime, step: Step, watchdog: Watchdog) -> Passage | Rejection | None:
+    """What the gate says when the step's time has come. None: the exchange's own time is up.
+
+    Errors: Rejected where the exchange must end now.
+    """
+    watchdog.limit(FailureKind.TOTAL_TIMEOUT, x.total_at)  # the last attempt's bound is none of this wait
+    try:
+        wait_s = step.not_before - runtime.now()
+        if wait_s > 0:
+            x.upstream_wait_s += wait_s  # waiting is not Penstock's own work
+            await asyncio.sleep(wait_s)
+        return await gate.admitted(runtime, step.target)
+    except asyncio.CancelledError:
+        kind = watchdog.claim()
+        if kind is None:
+            raise
+        if kind is FailureKind.TOTAL_TIMEOUT:
+            return None
+        raise Rejected(timeout_failure(step.target, kind, runtime.now() - x.started)) from None
 
 
 def _held_back(x: Exchange, runtime: Runtime, plan: Plan, way: Tour, rejection: Rejection) -> None:

@@ -375,6 +375,30 @@ async def test_f018_a_short_retry_after_is_waited_for(gateway: Gateway, upstream
     assert time.monotonic() - began >= 2
 
 
+async def test_a_wait_outlasts_the_bound_of_the_attempt_before_it(start: Start, upstream_url: str) -> None:
+    """Found by tests/chaos: the first event's bound of what had failed long ago ended the connection without an answer."""
+    gateway = await start(
+        f"""
+providers: {{sim: {{like: vllm, base_url: "{upstream_url}"}}}}
+defaults: {{timeouts: {{first_event: 200ms, total: 5s}}}}
+"""
+    )
+    got = await gateway.ask("sim/once:503:waits", stream=True)
+    assert (got.status, got.end) == (200, "whole")
+    got = await gateway.ask("sim/503:1", stream=True)
+    assert (got.status, got.end, got.error["code"]) == (503, "whole", "upstream_overloaded")
+    assert [record["outcome"] for record in await gateway.settled(2)] == ["ok", "failed"]
+
+
+async def test_who_waits_for_another_attempt_is_told_of_a_shutdown(start: Start, upstream_url: str) -> None:
+    gateway = await start(f'providers: {{sim: {{like: vllm, base_url: "{upstream_url}"}}}}')
+    asking = asyncio.create_task(gateway.ask("sim/503:2", stream=True))
+    await asyncio.sleep(0.2)
+    await gateway.service.stop()
+    got = await asking
+    assert (got.status, got.end, got.error["code"]) == (503, "whole", "shutting_down")
+
+
 async def test_f020_the_clients_fault_passes_as_it_came(gateway: Gateway, upstream: Simulator) -> None:
     direct = await _directly(upstream, gateway, "400")
     for stream in (False, True):
