@@ -3,18 +3,20 @@ SHELL := /bin/bash
 PYTHON ?= python3
 PORT ?= $(or $(PENSTOCK_PORT),4020)
 CONFIG ?= $(or $(PENSTOCK_CONFIG),config/routes.yaml)
+CHAOS_S ?= 60
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # S64: what is installed is what was locked, and nothing is built on the way.
 LOCKED := --require-hashes --only-binary :all:
 
-.PHONY: help install run test clients soak lint bench schema lock clean
+.PHONY: help install run test clients soak chaos lint bench schema lock clean
 help:
 	@echo 'make run [PORT=4020] [CONFIG=config/routes.yaml]   serve on http://127.0.0.1:PORT'
 	@echo 'make test                                          run every test, against real parts'
 	@echo 'make clients                                       run the real clients, the large ones too'
-	@echo 'make soak                                          run what takes minutes: outages, 10,000 cuts'
+	@echo 'make soak                                          run what takes minutes: outages, 10,000 cuts, chaos'
+	@echo 'make chaos [SEED=1] [CHAOS_S=60]                    run faults at random, three kinds at once'
 	@echo 'make lint                                          ruff, mypy --strict, the import floors'
 	@echo 'make bench                                         measure beside a bare relay, print ratios'
 	@echo 'make install | schema | lock | clean'
@@ -50,6 +52,9 @@ clients: $(VENV)/.installed-dev
 
 soak: $(VENV)/.installed-dev
 	@$(BIN)/python -m pytest -m soak $(ARGS)
+
+chaos: $(VENV)/.installed-dev
+	@PENSTOCK_CHAOS_SEED=$(SEED) PENSTOCK_CHAOS_SECONDS=$(CHAOS_S) $(BIN)/python -m pytest -m soak -s tests/chaos $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports

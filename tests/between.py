@@ -1,4 +1,4 @@
-"""A TCP proxy between a client and a server, for what a network does: it delays, it hangs, it speaks TLS."""
+"""A TCP proxy between a client and a server, for what a network does: it delays, hangs, breaks, speaks TLS."""
 
 import asyncio
 import ssl
@@ -17,14 +17,22 @@ class Between:
     _tasks: set["asyncio.Task[None]"] = field(default_factory=set)
     _writers: set[asyncio.StreamWriter] = field(default_factory=set)
 
+    def cut(self) -> None:
+        """Every connection that there is, on both sides, in the middle of whatever it says."""
+        for writer in tuple(self._writers):
+            writer.transport.abort()
+
     async def _passed(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay_s: Callable[[int], float]
     ) -> None:
         number = 0
+        self._writers.add(writer)
         try:
             while data := await reader.read(65536):
                 await asyncio.sleep(delay_s(number))
                 number += 1
+                if writer.is_closing():
+                    return
                 writer.write(data)
                 await writer.drain()
         except OSError:
@@ -47,11 +55,14 @@ class Between:
         """As it is set now, on connections too that were opened before."""
         return self.delay_s(number)
 
-    async def _connected(self, path: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _connected(self, place: str | int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         self._writers.add(writer)
         try:
-            far_reader, far_writer = await asyncio.open_unix_connection(path)
+            if isinstance(place, str):
+                far_reader, far_writer = await asyncio.open_unix_connection(place)
+            else:
+                far_reader, far_writer = await asyncio.open_connection("127.0.0.1", place)
         except OSError:
             self._close(writer)
             return
@@ -66,11 +77,11 @@ class Between:
 
 
 @asynccontextmanager
-async def between(path: str, tls: ssl.SSLContext | None = None) -> AsyncIterator[Between]:
-    """A loopback port that leads to the Unix socket at `path`."""
+async def between(place: str | int, tls: ssl.SSLContext | None = None) -> AsyncIterator[Between]:
+    """A loopback port that leads to the Unix socket at `place`, or to that port."""
     made = Between()
     server = await asyncio.start_server(
-        lambda reader, writer: made._connected(path, reader, writer), "127.0.0.1", 0, ssl=tls
+        lambda reader, writer: made._connected(place, reader, writer), "127.0.0.1", 0, ssl=tls
     )
     made.port = server.sockets[0].getsockname()[1]
     try:
