@@ -34,6 +34,10 @@ def command(route: str, api: str, config: Path, as_json: bool) -> None:
     ROUTE is anything that a request may name as its model. Exit code 1 if no target could serve it.
     """
     table = loaded(config)
+    if all(provider.inactive is not None for provider in table.providers.values()):
+        from proxy.config.resolve import with_demo  # noqa: PLC0415 - not for --help
+
+        table = with_demo(table, "http://127.0.0.1/v1")  # as `penstock serve` does then
     planned = plan(table, route, Api(api))
     targets = considered(table, route, Api(api))
     if as_json:

@@ -28,10 +28,17 @@ class Report:
         return f"{self.names} {self.message}"[:4096].lower()
 
     @property
+    def own_words(self) -> str:
+        """The words without what is quoted in them: providers repeat the client's values there."""
+        return _QUOTED.sub("''", self.words)
+
+    @property
     def names(self) -> str:
         return f"{self.code} {self.type}"[:4096].lower()
 
 
+_QUOTED: Final = re.compile(r"'[^'\n]{0,400}'|\"[^\"\n]{0,400}\"|`[^`\n]{0,400}`")
+_SCOPE: Final = re.compile(r"missing scopes?|insufficient permissions?|insufficient_scope")
 _CONTEXT: Final = re.compile(
     r"context_length|context length|context window|context[ _]size|maximum context|prompt is too long|input is too long"
     r"|too many tokens|exceed\w* the (?:maximum|max) (?:number of )?(?:input )?tokens|^1261\b"
@@ -60,6 +67,9 @@ _NO_MODEL: Final = re.compile(
 )
 _OVERLOADED: Final = re.compile(r"overloaded|capacity|try again later|temporarily unavailable|service_unavailable")
 _THROTTLED: Final = re.compile(r"rate.?limit|too many requests|throttl|resource_exhausted")
+_NOT_THE_CLIENTS: Final = frozenset(
+    {"", "model", "api_key", "None", "null"}
+)  # what `param` may name in a 400 that is not
 _CALLER: Final = re.compile(r"invalid_request|invalid_argument|validation|bad_request|unprocessable")
 
 
@@ -68,13 +78,14 @@ def of_status(status: int, report: Report) -> FailureKind:
     words = report.words
     match status:
         case 401:
-            return FailureKind.CREDENTIAL_REJECTED
+            # The key is good, and may not do this: what it may do, others go on doing.
+            return FailureKind.ACCESS_DENIED if _SCOPE.search(words) else FailureKind.CREDENTIAL_REJECTED
         case 402:
             return FailureKind.QUOTA_EXHAUSTED
         case 407:  # passed on it would be the client's own proxy that failed
             return FailureKind.ACCESS_DENIED
         case 403:
-            return _of_403(words)
+            return _of_403(report)
         case 404 | 410:
             return FailureKind.MODEL_NOT_FOUND if _blames_model(report, words) else FailureKind.NOT_FOUND
         case 429:
@@ -125,10 +136,15 @@ def _is_exhausted(report: Report, words: str) -> bool:
     return _QUOTA.search(words) is not None
 
 
-def _of_403(words: str) -> FailureKind:
-    if _REFUSED.search(words):
+def _of_403(report: Report) -> FailureKind:
+    if _REFUSED.search(report.words):
         return FailureKind.CONTENT_REFUSED
-    return FailureKind.CREDENTIAL_REJECTED if _BAD_KEY.search(words) else FailureKind.ACCESS_DENIED
+    own = report.own_words
+    return (
+        FailureKind.CREDENTIAL_REJECTED
+        if _BAD_KEY.search(own) and not _SCOPE.search(own)
+        else FailureKind.ACCESS_DENIED
+    )
 
 
 def _of_client_status(report: Report, words: str) -> FailureKind:
@@ -138,7 +154,9 @@ def _of_client_status(report: Report, words: str) -> FailureKind:
         return FailureKind.UNSUPPORTED_PARAM
     if _REFUSED.search(words):
         return FailureKind.CONTENT_REFUSED
-    if _BAD_KEY_IN_400.search(words):
+    if report.param not in _NOT_THE_CLIENTS:
+        return FailureKind.INVALID_REQUEST  # it names the member of the request that is wrong
+    if _BAD_KEY_IN_400.search(report.own_words):
         return FailureKind.CREDENTIAL_REJECTED
     if _blames_model(report, words):
         return FailureKind.MODEL_NOT_FOUND
@@ -146,4 +164,5 @@ def _of_client_status(report: Report, words: str) -> FailureKind:
 
 
 def _blames_model(report: Report, words: str) -> bool:
-    return report.param == "model" or _NO_MODEL.search(words) is not None
+    named = _NO_MODEL.search(report.names) is not None
+    return report.param == "model" or named or _NO_MODEL.search(_QUOTED.sub("''", words)) is not None

@@ -19,9 +19,9 @@ def nearest(name: str, known: Iterable[str], *, most: int = 3) -> tuple[str, ...
     return tuple(by_folded[folded] for folded in close)
 
 
-def did_you_mean(name: str, known: Iterable[str], *, most: int = 1) -> str:
-    """A sentence to append to a message, with its leading space; empty where nothing is near."""
-    names = [f"'{candidate}'" for candidate in nearest(name, known, most=most)]
+def did_you_mean(name: str, known: Iterable[str], *, most: int = 1, suffix: str = "") -> str:
+    """A sentence to append to a message, with its leading space; empty where nothing is near. ``suffix``: of each name."""
+    names = [f"'{candidate}{suffix}'" for candidate in nearest(name, known, most=most)]
     if not names:
         return ""
     return f" Did you mean {' or '.join(names)}?"

@@ -404,12 +404,18 @@ def _unnamed(table: RoutingTable) -> Failure:
 
 
 def _unknown(table: RoutingTable, asked: str) -> Failure:
-    hint = did_you_mean(asked, _names(table), most=3)
+    hint = did_you_mean(asked, _names(table), most=3) or _provider_hint(table, asked)
     message = (
         f"model {_quoted(asked)} is not a route, a configured name or <provider>/<model>.{hint}"
         " GET /v1/models lists what there is"
     )
     return Failure(FailureKind.MODEL_UNKNOWN, message, param="model")
+
+
+def _provider_hint(table: RoutingTable, asked: str) -> str:
+    head, slash, model = asked.partition("/")
+    unknown = slash and ProviderId(head) not in table.providers
+    return did_you_mean(head, table.providers, suffix=f"/{model[:80]}") if unknown else ""
 
 
 def _names(table: RoutingTable) -> Sequence[str]:

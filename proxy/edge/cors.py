@@ -61,7 +61,7 @@ def preflight_headers(origins: frozenset[str], headers: Mapping[str, str]) -> Pa
 def is_foreign_page(origins: frozenset[str], headers: Mapping[str, str]) -> bool:
     """Whether a web page of another origin, which may not ask, sent this.
 
-    A browser lets any page send a form without asking first; it only keeps the answer from it. It says so in a header
-    that no page can forge. JSON it does ask about, so this is for the bodies that are none.
+    A browser lets any page send a form, or a body without a type, without asking first; it only keeps the answer from it. It
+    says so in a header that no page can forge. What says that it is JSON it does ask about, so this is for all else.
     """
-    return headers.get("sec-fetch-site") == "cross-site" and headers.get("origin") not in origins
+    return headers.get("sec-fetch-site") in ("cross-site", "same-site") and headers.get("origin") not in origins

@@ -70,7 +70,7 @@ class Surface:
         """aiohttp's handler: one request, one prepared response."""
         path = request.raw_path.partition("?")[0]
         api = paths.EXCHANGES.get(path)
-        if api is not None and request.method == "POST" and api not in FORMS:
+        if api is not None and request.method == "POST" and api not in FORMS and "content-type" in request.headers:
             return await self._exchange(request, api)
         return await self._unusual(request, path, api)
 
@@ -133,6 +133,8 @@ class Surface:
             passed: Api | None = api
         else:
             passed = Api.PASSTHROUGH if self._is_passed(request, known=bool(methods)) else None
+        if passed is None and request.method == "OPTIONS" and not methods and path.startswith("/v1/"):
+            methods = tuple(sorted(paths.PASSED_METHODS))
         if passed is None:
             failure = _wrong_method(request, methods) if methods else _unknown_path(request, path)
             return await self._refuse(request, api, failure, allow=", ".join(methods))

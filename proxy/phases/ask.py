@@ -29,7 +29,7 @@ async def ask(
         kind = watchdog.claim()
         if kind is None:
             raise
-        outcome = timeout_failure(record.target, kind, record.ended - record.started)
+        outcome = _out_of_time(x, kind, record)
         failed(x, runtime, plan, record, outcome)
     x.upstream_wait_s += record.ended - record.started
     return outcome
@@ -85,6 +85,12 @@ async def tried(x: Exchange, runtime: Runtime, plan: Plan, step: Step, record: A
     return outcome
 
 
+def _out_of_time(x: Exchange, kind: FailureKind, record: Attempt) -> Failure:
+    if kind is FailureKind.TOTAL_TIMEOUT and x.upload is not None and not x.upload.whole:
+        return Failure(FailureKind.REQUEST_TIMEOUT, "The request's time was up before its upload was complete.")
+    return timeout_failure(record.target, kind, record.ended - record.started)
+
+
 def _check_upload(x: Exchange) -> None:
     """Raise what ended the client's side of an upload: the wire then tells of a broken connection only."""
     if x.upload is not None and x.upload.problem is not None:
@@ -95,8 +101,8 @@ def failed(x: Exchange, runtime: Runtime, plan: Plan, record: Attempt, failure: 
     """Note that an attempt has ended so, and tell the breakers."""
     record.failure = failure
     gate.report(x, runtime, record)
-    if plan.tiers:
-        _note_speed(x, runtime, record, failed=failure.row.tally is not Tally.IGNORE)
+    if plan.tiers and gate.tally_of(x, failure) is not Tally.IGNORE:
+        _note_speed(x, runtime, record, failed=True)
 
 
 def _note_speed(x: Exchange, runtime: Runtime, record: Attempt, *, failed: bool) -> None:

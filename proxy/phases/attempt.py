@@ -12,12 +12,13 @@ from proxy.core import tour
 from proxy.core.breaker import Cause, Rejection
 from proxy.core.failure import Failure, FailureKind, Rejected
 from proxy.core.routing import Plan
-from proxy.core.tour import Tour
+from proxy.core.tour import Step, Tour
 from proxy.phases import gate
 from proxy.phases.ask import ask
 from proxy.phases.exchange import Exchange
+from proxy.phases.gate import Passage
 from proxy.phases.hedge import ask_hedged, is_hedged
-from proxy.phases.judge import Opening
+from proxy.phases.judge import Opening, timeout_failure
 from proxy.phases.runtime import Runtime
 from proxy.phases.watchdog import Watchdog
 from proxy.terms import Api

@@ -13,7 +13,7 @@ from proxy.core.failure import Failure, FailureKind, Tally
 from proxy.core.routing import Target
 from proxy.phases.exchange import Attempt, Exchange
 from proxy.phases.runtime import Runtime
-from proxy.terms import Commitment
+from proxy.terms import Api, Commitment
 
 Passage = tuple[tuple[Subject, Admission], ...]
 _CLIENTS: Final = (FailureKind.CLIENT_GONE, FailureKind.CLIENT_STALLED, FailureKind.SHUTTING_DOWN)
@@ -54,7 +54,7 @@ def report(x: Exchange, runtime: Runtime, attempt: Attempt) -> None:
     """Tell the breakers how an attempt ended, by the failure that it has by now. Does nothing the second time."""
     passage, attempt.passage = attempt.passage, ()
     failure = attempt.failure
-    tally = _tally(x, failure)
+    tally = tally_of(x, failure)
     now = runtime.wall()
     for index, (subject, admission) in enumerate(passage):
         event = breaker.EVENTS[tally][min(index, 1)]
@@ -67,7 +67,10 @@ def report(x: Exchange, runtime: Runtime, attempt: Attempt) -> None:
             runtime.breakers.report(subject, admission, Event.COOL_DOWN, now, hint_s=min(hint_s, most_s), error=error)
 
 
-def _tally(x: Exchange, failure: Failure | None) -> Tally | None:
+def tally_of(x: Exchange, failure: Failure | None) -> Tally | None:
+    """What the breakers make of an attempt that ended so; None: it went well."""
+    if x.api is Api.PASSTHROUGH:
+        return Tally.IGNORE  # a path that the client chose says nothing of others
     if failure is None:
         over = x.failure is None or x.failure.kind not in _CLIENTS
         return None if over and x.commitment is Commitment.COMPLETE else Tally.IGNORE

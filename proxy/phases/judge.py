@@ -42,7 +42,8 @@ async def judge(
 ) -> Opening | Failure:
     """Branch on what kind of answer this is."""
     content_type = reply.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if not 200 <= reply.status < 300:
+    unchanged = reply.status == 304 and x.api is Api.PASSTHROUGH  # the client has it already
+    if not 200 <= reply.status < 300 and not unchanged:
         return await _refusal(runtime, target, reply)
     if x.api in BY_LABEL and not x.streamed:
         return await _as_labelled(x, runtime, target, reply, content_type)

@@ -17,7 +17,7 @@ from proxy.phases.exchange import Exchange
 from proxy.phases.judge import Opening, stream_failure, wire_failure
 from proxy.phases.runtime import Runtime
 from proxy.phases.watchdog import Watchdog
-from proxy.ports import Downstream, Fault
+from proxy.ports import Downstream, Fault, Reply
 from proxy.terms import Api, Commitment
 
 LAST_WORDS_S: Final = 0.1
@@ -50,6 +50,8 @@ class Relay:
         ]
         if "content-type" not in opening.reply.headers and x.api is not Api.PASSTHROUGH:
             sent.append(("content-type", "application/json" if opening.tap is None else "text/event-stream"))
+        if isinstance(opening.tap, PlainTap) and "content-encoding" not in opening.reply.headers:
+            sent += _length(opening.reply)
         self.watchdog.relay(now)
         self.watchdog.writing_since = now
         try:
@@ -164,6 +166,12 @@ class Relay:
 
 # Everything that a header value may hold; model names of other alphabets are percent-encoded.
 _SHOWN_AS_THEY_ARE: Final = "".join(chr(code) for code in range(0x21, 0x7F))
+
+
+def _length(reply: Reply) -> list[tuple[str, str]]:
+    """Of bytes that pass as they are: only by their length an HTTP/1.0 client can tell a cut from the end."""
+    length = reply.headers.get("content-length", "")
+    return [("content-length", length)] if length.isascii() and length.isdecimal() else []
 
 
 def _out_of_time(target: Target, kind: FailureKind) -> Failure:

@@ -14,13 +14,14 @@ class Upload:
     then tells of a broken connection only.
     """
 
-    __slots__ = ("_body", "_scanned", "_scanner", "problem")
+    __slots__ = ("_body", "_scanned", "_scanner", "problem", "whole")
 
     def __init__(self, body: RequestBody, scanner: FormScanner | None) -> None:
         self._body = body
         self._scanner = scanner
         self._scanned = 0
         self.problem: Rejected | ClientGone | None = None
+        self.whole = False  # its end has come
 
     async def find_model(self) -> str | None:
         """The form's model, as soon as it has come; None where the form has none. Raises `Rejected`, `ClientGone`."""
@@ -75,6 +76,7 @@ class Upload:
             self.problem = gone
             raise
         self._scanned = max(self._scanned, position + len(chunk))
+        self.whole = self.whole or not chunk
         return chunk
 
     def close(self) -> None:

@@ -59,6 +59,6 @@ def _seconds(text: str, now_s: float) -> float | None:
 def _at(text: str, now_s: float) -> float | None:
     try:
         at = datetime.fromisoformat(text)
-    except ValueError:
+        return at.timestamp() - now_s if at.tzinfo is not None else None
+    except (ValueError, OverflowError):
         return None
-    return at.timestamp() - now_s if at.tzinfo is not None else None

@@ -29,6 +29,7 @@ from proxy.upstream.resolver import PublicResolver
 READ_BYTES: Final = 64 * 1024  # aiohttp pauses the socket at twice this; with the client's 64 KiB: < 256 KiB a stream
 FIELD_BYTES_MAX: Final = 32 * 1024  # one header field of an answer; content-security-policies of CDNs pass 8 KiB
 FIELDS_MAX: Final = 256
+URLS_KEPT: Final = 1024
 KEEPALIVE_S: Final = 30.0  # below the 60 to 75 s after which common servers close idle connections
 LAST_CHUNK_S: Final = 0.1  # how long an answer that is over may take to end its body before its connection is dropped
 INFLATED_STEPS_MAX: Final = 16  # of what was left when a compressed body broke: 4 MiB
@@ -139,10 +140,11 @@ class UpstreamClient:
         return AiohttpReply(response, Inflater(coding) if is_known(coding) else None, self._lingering)
 
     def _url(self, text: str, *, allow_private: bool) -> URL:
-        # Bounded: URLs come from the routing table alone.
         url = self._urls.get(text)
         if url is None:
-            url = self._urls[text] = URL(text, encoded=True)
+            url = URL(text, encoded=True)
+            if len(self._urls) < URLS_KEPT:  # those of the routing table; relayed paths are the clients' to choose
+                self._urls[text] = url
             host = url.host or ""
             if allow_private or url.scheme == "http" or host == "localhost":
                 self._private_hosts.add(host)

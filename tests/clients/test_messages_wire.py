@@ -73,7 +73,7 @@ def test_a_stream_says_what_the_whole_answer_says(served: Stage) -> None:
         ("sim/400", 400, "invalid_request_error", "Invalid value for 'temperature'."),
         ("raw/mistral", 422, "invalid_request_error", "Too many stop words."),
         ("raw/html", 502, "api_error", "nginx is sad"),
-        ("sim/429:30", 429, "rate_limit_error", "Rate limit reached"),
+        ("sim/429:30", 429, "rate_limit_error", "ate limit"),
         ("raw/status:503", 503, "overloaded_error", "This is a 503."),
         ("late", 504, "timeout_error", "raw/silent"),
     ],

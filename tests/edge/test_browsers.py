@@ -138,3 +138,23 @@ async def test_a_wrong_method_names_the_right_ones(gateway: Gateway, method: str
 async def test_the_clients_request_id_comes_back_everywhere(gateway: Gateway) -> None:
     for path in ("/v1/models", "/health", "/livez", "/nowhere"):
         assert (await ask(gateway, "GET", path, {"x-request-id": "mine-1"})).headers["x-request-id"] == "mine-1"
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+async def test_a_page_that_names_no_type_may_not_ask(gateway: Gateway, site: str) -> None:
+    """A browser sends a body without a type unasked; what says that it is JSON it asks about first."""
+    connection = await Connection.open(gateway.port)
+    head = f"POST {CHAT} HTTP/1.1\r\nhost: x\r\nsec-fetch-site: {site}\r\norigin: https://evil.example\r\n"
+    connection.writer.write(f"{head}content-length: {len(BODY)}\r\n\r\n".encode() + BODY)
+    got = await connection.answer()
+    assert (got.status, got.error["code"]) == (403, "origin_not_allowed")
+    await connection.close()
+    plain = await Connection.open(gateway.port)
+    plain.writer.write(f"POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(BODY)}\r\n\r\n".encode() + BODY)
+    assert (await plain.answer()).status == 200, "a tool that names no type still may"
+    await plain.close()
+
+
+async def test_options_of_a_path_without_a_route(gateway: Gateway) -> None:
+    got = await get(gateway.port, "/v1/files", "OPTIONS")
+    assert (got.status, got.headers["allow"]) == (405, "DELETE, GET, HEAD, PATCH, POST, PUT")

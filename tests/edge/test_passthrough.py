@@ -220,3 +220,25 @@ async def test_the_tables_own_paths_are_not_passed(start: Start, recorder: Recor
     assert (await get(gateway.port, "/v1/models")).json()["object"] == "list"
     assert (await send(gateway.port, "/health", b"{}")).status == 405
     assert not recorder.received
+
+
+async def test_the_length_passes_so_that_every_client_can_tell_a_cut(start: Start, recorder: Recorder) -> None:
+    gateway = await started(start, recorder, more="default_provider: home\n")
+    got = await ask(gateway, "GET", "/v1/files/1/content", {})
+    assert (got.headers["content-length"], "transfer-encoding" in got.headers) == ("9", False)
+    cut = Recorder(lambda _: b"HTTP/1.1 200 X\r\ncontent-length: 100\r\n\r\nhalf", early=True)
+    other = await started(start, cut, more="default_provider: home\n")
+    connection = await Connection.open(other.port)
+    connection.writer.write(b"GET /v1/files/1/content HTTP/1.0\r\nhost: x\r\n\r\n")
+    raw = await connection.until(b"half")
+    assert b"content-length: 100" in raw.lower()
+    await connection.close()
+    await cut.stop()
+
+
+async def test_what_the_client_has_already_is_told(start: Start) -> None:
+    recorder = Recorder(lambda _: b'HTTP/1.1 304 Not Modified\r\netag: "a"\r\n\r\n')
+    gateway = await started(start, recorder, more="default_provider: home\n")
+    got = await ask(gateway, "GET", "/v1/files/1/content", {})
+    assert (got.status, got.body, got.headers["etag"]) == (304, b"", '"a"')
+    await recorder.stop()

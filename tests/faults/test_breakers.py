@@ -240,3 +240,74 @@ async def test_the_probe_tells_health(start: Start, recorder: Recorder) -> None:
     recorder.answers = lambda _: answer(404, b"{}")
     await becomes(200, "ok")
     assert (await get(gateway.port, "/health?strict=1")).status == 200
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"message": "Invalid value: 'invalid api key'. Supported: 'text'.", "param": "response_format.type"},
+        {"message": "Invalid value: 'invalid api key'. Supported: 'text'."},
+        {"message": "Invalid value: 'unknown model'. Supported: 'text'.", "param": "response_format.type"},
+        {"message": "Unknown name \"api key invalid\" at 'generation_config'"},
+    ],
+    ids=str,
+)
+async def test_what_a_client_wrote_quarantines_nothing(start: Start, recorder: Recorder, said: dict[str, str]) -> None:
+    gateway = await started(start, recorder)
+    body = orjson.dumps({"error": {"type": "invalid_request_error", "code": "invalid_value", **said}})
+    recorder.answers = lambda _: answer(400, body, "content-type: application/json")
+    got = await gateway.ask("alone")
+    assert (got.status, got.body) == (400, body)
+    recorder.answers = lambda _: GOOD
+    assert (await gateway.ask("alone")).status == 200
+
+
+async def test_a_key_without_a_scope_is_no_bad_key(start: Start, recorder: Recorder) -> None:
+    gateway = await started(start, recorder)
+    words = (
+        b'{"error":{"message":"You have insufficient permissions for this operation. Missing scopes: model.request"}}'
+    )
+    recorder.answers = lambda _: answer(401, words)
+    assert (await gateway.ask("alone")).error["code"] == "upstream_auth"
+    recorder.answers = lambda _: GOOD
+    assert (await gateway.ask("alone")).status == 200
+
+
+@pytest.mark.parametrize("status", [401, 429, 500])
+async def test_a_relayed_path_says_nothing_of_others(start: Start, recorder: Recorder, status: int) -> None:
+    gateway = await started(start, recorder)
+    recorder.answers = lambda _: answer(status, b'{"error":{"message":"Incorrect API key"}}', "retry-after: 60")
+    for _ in range(6):
+        client = await Connection.open(gateway.port)
+        client.post("/v1/things", b"{}", {"x-penstock-provider": "sim"})
+        assert (await client.answer()).status in (429, 502)
+        await client.close()
+    assert len(recorder.received) == 6
+    recorder.answers = lambda _: GOOD
+    assert (await gateway.ask("alone")).status == 200
+
+
+async def test_a_slow_upload_is_the_clients(start: Start, recorder: Recorder) -> None:
+    url = await recorder.start()
+    gateway = await start(
+        f"""
+providers: {{sim: {{like: vllm, base_url: "{url}"}}}}
+defaults:
+  breaker: {{failures: 1}}
+  timeouts: {{connect: 100ms, first_event: 300ms, idle: 300ms, silent: 300ms, total: 300ms}}
+routes: {{ears: {{tiers: [sim/m]}}}}
+"""
+    )
+    client = await Connection.open(gateway.port)
+    named = b"--b\r\nContent-Disposition: form-data; name="
+    head = named + b'"model"\r\n\r\nears\r\n' + named + b'"file"'
+    client.writer.write(
+        b"POST /v1/audio/transcriptions HTTP/1.1\r\nhost: x\r\ncontent-length: 9999\r\n"
+        b"content-type: multipart/form-data; boundary=b\r\n\r\n" + head + b'; filename="a"\r\n\r\nslow'
+    )
+    got = await client.answer()
+    assert (got.status, got.error["code"]) == (408, "request_timeout")
+    assert got.error["metadata"]["attempts"][0]["ms"] > 0
+    assert gateway.service._stores is not None
+    assert gateway.service._stores.breakers.snapshot(time.time()) == []
+    await client.close()
