@@ -2,6 +2,8 @@
 
 
 def is_json(content_type: str | None) -> bool:
+    if content_type == "application/json":  # mostly
+        return True
     name = _name(content_type or "")
     return name == "application/json" or name.endswith("+json")
 

@@ -33,7 +33,9 @@ async def attempt(x: Exchange, runtime: Runtime, plan: Plan, watchdog: Watchdog)
     while (step := way.next()) is not None:
         if max(step.not_before, runtime.now()) >= x.total_at:
             break  # the deadline is nearer than the wait
-        passage = await _passage(x, runtime, step, watchdog)
+        passage: Passage | Rejection | None = gate.UNHINDERED
+        if step.not_before or not runtime.breakers.quiet:
+            passage = await _passage(x, runtime, step, watchdog)
         if passage is None:
             break
         if isinstance(passage, Rejection):

@@ -122,6 +122,11 @@ class Breakers:
 
     # What the phases ask.
 
+    @property
+    def quiet(self) -> bool:
+        """Whether nothing is known of any subject, so that all may be asked."""
+        return not self._records
+
     def admit(self, subject: Subject, now: float) -> Admission | Rejection:
         """Whether an exchange may be sent. An admission that is a probe goes only with what `lease` makes of it."""
         record = self._records.get(subject)

@@ -19,6 +19,10 @@ Passage = tuple[tuple[Subject, Admission], ...]
 _CLIENTS: Final = (FailureKind.CLIENT_GONE, FailureKind.CLIENT_STALLED, FailureKind.SHUTTING_DOWN)
 
 
+# Of a target while nothing is known of any: then nobody has to be asked, and only a failure is worth telling.
+UNHINDERED: Final[Passage] = ((Subject(""), breaker.PASS),)
+
+
 async def admitted(runtime: Runtime, target: Target) -> Passage | Rejection:
     """What an attempt at `target` goes with, or why it may not go. Asks a store only where a probe needs its lease."""
     now = runtime.wall()
@@ -55,6 +59,10 @@ def report(x: Exchange, runtime: Runtime, attempt: Attempt) -> None:
     passage, attempt.passage = attempt.passage, ()
     failure = attempt.failure
     tally = tally_of(x, failure)
+    if passage is UNHINDERED:
+        if tally in (None, Tally.IGNORE) and runtime.breakers.quiet:
+            return
+        passage = tuple((subject, breaker.PASS) for subject in _subjects(runtime, attempt.target))
     now = runtime.wall()
     for index, (subject, admission) in enumerate(passage):
         event = breaker.EVENTS[tally][min(index, 1)]
