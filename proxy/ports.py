@@ -5,13 +5,20 @@ exceptions cross a port: `ClientGone`, because nothing can be done for a client 
 `StoreAway`, because every caller has a declared way to go on without the store.
 """
 
-from collections.abc import AsyncIterable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from proxy.core.breaker import Subject
+from proxy.core.budget import AlertLevel, Audit, Book, BudgetLease, PayerId, Settlement, Standing
+from proxy.core.budget_words import BudgetAlert
 from proxy.core.failure import FailureKind
+from proxy.core.ledger import Booked, Cursor, Intent, LedgerFilter, LedgerRow, Page, Spender
+from proxy.core.rollup import Measures
 from proxy.core.routing import Target
+from proxy.core.summary import Span, Summary
+from proxy.core.window import Window
+from proxy.terms import ExchangeId, NanoUsd
 
 HeaderPairs = Iterable[tuple[str, str]]
 
@@ -146,20 +153,6 @@ class Upstream(Protocol):
     async def send(self, call: Call) -> "Reply | Fault": ...
 
 
-class ExchangeLog(Protocol):
-    """Told of every exchange, once, when it is over, and of what happens to the process. Never blocks, never raises."""
-
-    def exchange(self, tell: Callable[[], Mapping[str, object]]) -> None:
-        """``tell`` gives the record; it is called once, soon, when lines are written and not while an answer waits."""
-        ...
-
-    def event(self, message: str, **facts: object) -> None: ...
-
-    def bug(self, exchange_id: str, error: BaseException) -> None: ...
-
-    def close(self) -> None: ...
-
-
 class StoreAway(Exception):  # noqa: N818 - it names what happened, which is no defect
     """A store did not do what was asked, or nobody knows whether it did. The message says why and names no credential."""
 
@@ -175,6 +168,95 @@ class StoreState:
     @property
     def up(self) -> bool:
         return self.down_since is None
+
+
+class StoreUnusable(Exception):  # noqa: N818 - likewise
+    """This version cannot use the store, and waiting changes nothing. The message says why and what to do."""
+
+
+class Ledger(Protocol):
+    """The books: rows, written once each, and their daily roll-ups.
+
+    Concurrency: any number of tasks; several processes may share one store. Errors: every method raises `StoreAway`
+    and `StoreUnusable`. Units: Unix microseconds, nano-USD, days since 1970-01-01 UTC.
+    """
+
+    async def open(self) -> None:
+        """Connect, and bring the schema up to date. The other methods do so by themselves if it was not done."""
+        ...
+
+    async def write(self, rows: Sequence[LedgerRow]) -> int:
+        """Add the rows whose ids are not there yet, with what they add to the roll-ups, at once; how many were new.
+
+        May be repeated, also where it is not known whether it was done: a row counts once.
+        """
+        ...
+
+    async def row(self, exchange_id: str) -> LedgerRow | None: ...
+
+    async def page(self, wanted: LedgerFilter, limit: int, after: Cursor | None = None) -> Page:
+        """At most `limit` rows by their start, newest first, behind the cursor."""
+        ...
+
+    async def booked(self, after_seq: int, limit: int, wanted: LedgerFilter | None = None) -> tuple[Booked, ...]:
+        """At most `limit` rows in the order in which they were booked, behind a place in it: misses none, ever."""
+        ...
+
+    async def newest_seq(self) -> int:
+        """The last place in the order of booking; 0 where nothing is booked."""
+        ...
+
+    async def spend(self, by: Spender, since_us: int, until_us: int) -> Mapping[str, int]:
+        """What each account or virtual key spent on requests that started in [since, until), where it spent anything."""
+        ...
+
+    async def summary(self, span: Span, account: str | None = None) -> Summary:
+        """The roll-ups of whole days, for everyone or for one account."""
+        ...
+
+    async def days(self, span: Span, account: str | None = None) -> tuple[tuple[int, Measures], ...]:
+        """The sums of each day on which there was anything, in order."""
+        ...
+
+    async def forget(self, before_us: int, rows_max: int) -> int:
+        """Remove at most `rows_max` rows that started before then, the oldest first; how many. The roll-ups stay.
+
+        A row that is delivered again after it was forgotten counts again: forget nothing younger than a journal may be.
+        """
+        ...
+
+    async def close(self) -> None: ...
+
+
+class Books(Protocol):
+    """Where the phases write: what is begun and what is settled, on its way to the `Ledger`. Never blocks, never raises."""
+
+    @property
+    def trouble(self) -> str | None:
+        """Why new requests must be refused (503) and readiness fail; None where they may come."""
+        ...
+
+    def intend(self, intent: Intent) -> bool:
+        """Before an attempt is sent. False: it could not be written down, so it must not be sent (503)."""
+        ...
+
+    def book(self, row: LedgerRow) -> None:
+        """An exchange is over. When it returns, the death of the process loses the row no more."""
+        ...
+
+
+class ExchangeLog(Protocol):
+    """Told of every exchange, once, when it is over, and of what happens to the process. Never blocks, never raises."""
+
+    def exchange(self, tell: Callable[[], Mapping[str, object]]) -> None:
+        """``tell`` gives the record; it is called once, soon, when lines are written and not while an answer waits."""
+        ...
+
+    def event(self, message: str, **facts: object) -> None: ...
+
+    def bug(self, exchange_id: str, error: BaseException) -> None: ...
+
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,3 +315,93 @@ class BreakerStore(Protocol):
     async def listen(self, told: Callable[[Change | None], None]) -> None:
         """Call `told` for every swap, soon, until cancelled. None: some may have been missed, so load."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Away:
+    """A store could not be asked, or did not answer in time; what was asked may have been done all the same."""
+
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """How the books stand after a reservation, in the order of its claims. ``refused``: the first without room."""
+
+    standings: tuple[Standing, ...]
+    refused: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unseeded:
+    """Books without a state: not empty ones, but ones to be made from the ledger before anything is reserved in them.
+
+    ``mine``: for this worker to `seed`, within `SEEDING_MS`; the others are being seeded by somebody.
+    """
+
+    mine: tuple[Book, ...]
+    others: tuple[Book, ...]
+
+
+SEEDING_MS: Final = 200  # afterwards it is the turn of the next worker that asks; to seed twice does no harm
+
+
+class BudgetStore(Protocol):
+    """The books: see `proxy.core.budget` for what each of these does to one. Every call is atomic over all its books.
+
+    Leases last as long as the store was made for, by its own clock. Errors: `Away`; ValueError for what is no money
+    (`proxy.core.budget.money`), which is the caller's defect.
+    """
+
+    async def reserve(self, lease: BudgetLease, worker: str) -> "Reservation | Unseeded | Away":
+        """Hold its amount in every book, or in none. The same exchange again: the amount is changed, not added."""
+        ...
+
+    async def renew(self, leases: Sequence[BudgetLease]) -> "frozenset[Book] | Away":
+        """Keep leases that still run. Returns the books without a state, in which nothing could be kept."""
+        ...
+
+    async def settle(self, settlements: Sequence[Settlement]) -> "Mapping[Book, Standing] | Away":
+        """Book what was used, once however often it is asked. Returns the books' standings; none without a state."""
+        ...
+
+    async def seed(self, book: Book, spent: NanoUsd, mark_ms: int) -> "Standing | Away":
+        """Make the state of a book; one that is there already is left as it is."""
+        ...
+
+    async def look(self, books: Sequence[Book]) -> "Mapping[Book, Standing] | Away":
+        """How books stand; none without a state."""
+        ...
+
+    async def audit(self, book: Book, apart_ms: int) -> "Audit | Away | None":
+        """Begin an audit; None where it is too soon, too much is open, or there is no state."""
+        ...
+
+    async def repair(self, book: Book, number: int, missing: NanoUsd, mark_ms: int) -> "bool | Away":
+        """End an audit; False where it is no longer the latest."""
+        ...
+
+    async def alert(self, book: Book, level: AlertLevel, worker: str) -> "bool | Away":
+        """Whether it is for this worker to tell that a book has come to `level`. One worker, once."""
+        ...
+
+
+class SpendSource(Protocol):
+    """The ledger, asked for sums. The ledger is the truth; the books are made from it and repaired from it."""
+
+    async def spent(
+        self, subject: PayerId, window: Window, before_ms: int, without: Collection[ExchangeId] = ()
+    ) -> "NanoUsd | Away":
+        """What the exchanges of `subject` cost that were admitted in `window` and before `before_ms`, but for `without`.
+
+        An exchange belongs to the window in which it was *admitted*: the very moment that was given to `Budgets.reserve`,
+        in whole milliseconds, whenever it ended. Asked for all live books every 20 s, so it should not walk a month's rows.
+        ``without`` holds at most `AUDIT_EXCEPT_MAX` ids.
+        """
+        ...
+
+
+class AlertSink(Protocol):
+    """Told of each alert once. Never blocks, never raises."""
+
+    def __call__(self, alert: BudgetAlert, /) -> None: ...

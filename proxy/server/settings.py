@@ -50,6 +50,7 @@ class Settings:
     admin_hosts: tuple[str, ...] = field(default=(), metadata=_by("PENSTOCK_ADMIN_HOSTS", _names))
     url: str | None = field(default=None, metadata=_by("PENSTOCK_URL", str))
     redis_url: str | None = field(default=None, repr=False, metadata=_by("REDIS_URL", str))
+    database_url: str | None = field(default=None, repr=False, metadata=_by("DATABASE_URL", str))
 
     @classmethod
     def of(cls, environ: Mapping[str, str]) -> "Settings":

@@ -13,7 +13,8 @@ from proxy.config import money, schema
 from proxy.config.problem import ConfigError
 from proxy.config.resolve import parse, with_demo
 from proxy.core.cost import UnpricedMode, UnpricedPolicy
-from proxy.core.pricing import Currency, Terms
+from proxy.core.currency import Currency
+from proxy.core.pricing import Terms
 from proxy.core.routing import RoutingTable
 from proxy.core.tariff import LOCAL, Period, Price, Tariff, Tier, flat, rates
 from proxy.terms import NanoUsd, PriceSource, ProviderId, RouteName

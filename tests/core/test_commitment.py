@@ -486,6 +486,7 @@ _PIECES: Final = [
     withhold=st.booleans(),
 )
 @example(pieces=[says("a"), says("b"), comment("")], cuts=[120], clean=True, withhold=False)
+@example(pieces=[comment(), comment(""), _PIECES[18]], cuts=[26], clean=False, withhold=False)
 def test_any_stream_ends_as_the_reference_says(
     pieces: list[Piece], cuts: list[int], clean: bool, withhold: bool
 ) -> None:

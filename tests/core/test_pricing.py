@@ -1,12 +1,10 @@
 """Whose word counts for a target's price, and what a route says of it."""
 
-from decimal import Decimal
-
 import pytest
 
 from proxy.core.cost import UnpricedMode, UnpricedPolicy
 from proxy.core.price_list import Fits, Model, PriceList, Rule
-from proxy.core.pricing import NO_PRICES, Currency, Pricing, ProviderPrices, RouteRules, TargetRules, Terms
+from proxy.core.pricing import NO_PRICES, Pricing, ProviderPrices, RouteRules, TargetRules, Terms
 from proxy.core.tariff import LOCAL, Price, Tariff, Unpriced, flat, rates, unknown
 from proxy.terms import NanoUsd, PriceSource, ProviderId, RouteName, TargetName
 
@@ -85,8 +83,3 @@ def test_a_target_comes_before_its_route() -> None:
 
 def test_without_a_configuration_nothing_is_known() -> None:
     assert NO_PRICES.terms(None, ProviderId("openai"), "gpt-4o").price == unknown("no price is configured")
-
-
-def test_money_is_shown_exactly() -> None:
-    assert Currency().of(NanoUsd(1_234_567_891)) == Decimal("1.234567891")
-    assert Currency("CAD", Decimal("1.38")).of(NanoUsd(1_000_000_001)) == Decimal("1.38000000138")

@@ -1,0 +1,207 @@
+"""The section `budgets`, of the whole proxy and of an account: its shape, what cannot be meant, and what it comes to.
+
+    budgets: {daily: 100, monthly: 1000, alert_at: 0.8, timezone: UTC, when_away: slice}
+
+The limits at the top hold for all accounts together, and so for each of them too; an account may have narrower ones. What
+an account does not say of `alert_at`, `timezone` and `when_away` it has from the top.
+"""
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from decimal import Decimal
+from typing import Annotated, Any, Final, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
+
+from pydantic import BeforeValidator, Field, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from proxy.config.problem import Path
+from proxy.config.section import Section, invalid
+from proxy.core.budget import PROXY, PayerId, account_subject, usd
+from proxy.core.nearest import did_you_mean
+from proxy.core.payer import BudgetTable, Limit, Payer
+from proxy.core.window import Period
+from proxy.terms import AccountId, NanoUsd
+
+USD_MAX: Final = 9_000_000  # in nano-USD this is what a double holds exactly, and so a Lua script
+FLOAT_MAX: Final = 1_000_000
+NANO: Final = 10**9
+ALERT_AT: Final = 0.8
+TIMEZONE: Final = "UTC"
+_AMOUNT: Final = re.compile(r"[0-9]{1,7}(\.[0-9]{1,12})?")
+
+
+def _nanousd(value: object) -> int:
+    """An amount in USD as nano-USD. Errors: what is no amount, negative, too large or too fine."""
+    if isinstance(value, str) and _AMOUNT.fullmatch(value):
+        amount = Decimal(value)
+    elif isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise invalid(f"expected an amount in USD such as 100 or 12.50, got {_shown(value)}")
+    elif isinstance(value, float) and value >= FLOAT_MAX and not value.is_integer():
+        # A double holds 15 digits of a decimal fraction: nine behind the point leave six.
+        raise invalid(f'{value} has more digits than a number here keeps. Write it in quotes: "1234567.89"')
+    else:
+        amount = Decimal(repr(value))  # the shortest text that reads as this double: what stood in the file
+    if amount < 0:
+        raise invalid(f"expected an amount of at least 0 USD, got {value}")
+    if amount > USD_MAX:
+        raise invalid(f"expected at most {USD_MAX} USD, got {value}")
+    nano = amount * NANO
+    if nano != nano.to_integral_value():
+        raise invalid(f"{value} is finer than the books can tell: use at most 9 decimals")
+    return int(nano)
+
+
+def _share(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
+        raise invalid(f"expected a share of the budget above 0 and up to 1, such as 0.8, got {_shown(value)}")
+    return float(value)
+
+
+def _zone(value: object) -> str:
+    if not isinstance(value, str):
+        raise invalid(f"expected a time zone such as Europe/Paris, got {_shown(value)}")
+    if zone(value) is None:
+        near = sorted(one for one in available_timezones() if one[:1].casefold() == value[:1].casefold())
+        raise invalid(f"{_shown(value)} is no time zone of the IANA list.{did_you_mean(value, near)}")
+    return value
+
+
+def zone(name: str) -> ZoneInfo | None:
+    """A time zone by its name; None where there is none."""
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return None
+
+
+def _when_away(value: object) -> object:
+    if value not in ("slice", "closed"):
+        raise invalid(f"expected slice or closed, got {_shown(value)}")
+    return value
+
+
+def _shown(value: object) -> str:
+    match value:
+        case dict():
+            return "a mapping"
+        case list():
+            return "a list"
+        case str():
+            return f"'{value if len(value) <= 60 else value[:59] + '…'}'"
+        case float() if not math.isfinite(value):
+            return str(value)
+        case _:
+            return json.dumps(value, default=str)
+
+
+Usd = Annotated[
+    int,
+    BeforeValidator(_nanousd),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "number", "minimum": 0, "maximum": USD_MAX},
+                {"type": "string", "pattern": f"^{_AMOUNT.pattern}$"},
+            ],
+            "examples": [100, 12.5],
+        }
+    ),
+]
+Share = Annotated[
+    float,
+    BeforeValidator(_share),
+    WithJsonSchema({"type": "number", "exclusiveMinimum": 0, "maximum": 1, "examples": [ALERT_AT]}),
+]
+TimeZone = Annotated[
+    str, BeforeValidator(_zone), WithJsonSchema({"type": "string", "examples": [TIMEZONE, "Europe/Paris"]})
+]
+WhenAway = Annotated[
+    Literal["slice", "closed"],
+    BeforeValidator(_when_away),
+    WithJsonSchema({"type": "string", "enum": ["slice", "closed"]}),
+]
+
+
+class Budgets(Section):
+    """How much may be spent. Amounts are in USD; what is not said has no limit of its own."""
+
+    daily: Usd | None = Field(default=None, description="USD from midnight to midnight.")
+    monthly: Usd | None = Field(default=None, description="USD from the 1st to the 1st.")
+    alert_at: Share | None = Field(
+        default=None, description=f"From which share of a budget on somebody is told; {ALERT_AT} where nothing is said."
+    )
+    timezone: TimeZone | None = Field(
+        default=None, description=f"Whose midnight counts: a name of the IANA list; {TIMEZONE} where nothing is said."
+    )
+    when_away: WhenAway | None = Field(
+        default=None,
+        description=(
+            "While the shared store of the books is away: slice (each worker goes on with a hundredth of what was left)"
+            " or closed (what costs is refused). slice where nothing is said."
+        ),
+    )
+
+
+def problems(data: Mapping[str, Any]) -> Iterator[tuple[Path, str]]:
+    """What cannot be meant, in a document whose shape may still be wrong: where, and why."""
+    top = _caps(data.get("budgets"))
+    yield from _beyond(("budgets",), top)
+    accounts = data.get("accounts")
+    for name, account in accounts.items() if isinstance(accounts, dict) else ():
+        own = _caps(account.get("budgets")) if isinstance(account, dict) else {}
+        path: Path = ("accounts", name, "budgets")
+        yield from _beyond(path, own)
+        for period in ("daily", "monthly"):
+            if period in own and period in top and own[period] > top[period]:
+                why = (
+                    f"{usd(own[period])} is more than the whole proxy's {usd(top[period])}, so it can never be reached"
+                )
+                yield (*path, period), why
+
+
+def _beyond(path: Path, caps: Mapping[str, int]) -> Iterator[tuple[Path, str]]:
+    if "daily" in caps and "monthly" in caps and caps["daily"] > caps["monthly"]:
+        why = f"{usd(caps['daily'])} a day is more than {usd(caps['monthly'])} a month, so it can never be reached"
+        yield (*path, "daily"), why
+
+
+def _caps(section: object) -> dict[str, int]:
+    """The caps of a section that are amounts, in nano-USD; others are told as errors of shape."""
+    found = section if isinstance(section, dict) else {}
+    caps: dict[str, int] = {}
+    for period in ("daily", "monthly"):
+        with suppress(PydanticCustomError):
+            caps[period] = _nanousd(found.get(period))
+    return caps
+
+
+def budget_table(top: Budgets | None, accounts: Mapping[str, Budgets | None]) -> BudgetTable:
+    """Who pays, from the section at the top and those of the accounts."""
+    top = top or Budgets()
+    everybody = _payers(PROXY, top, top)
+    own = {
+        AccountId(name): _payers(account_subject(AccountId(name)), section, top)
+        for name, section in accounts.items()
+        if section is not None
+    }
+    return BudgetTable(everybody, {name: (*payers, *everybody) for name, payers in own.items() if payers})
+
+
+def _payers(subject: PayerId, section: Budgets, top: Budgets) -> tuple[Payer, ...]:
+    alert_at = section.alert_at or top.alert_at or ALERT_AT
+    caps = ((Period.DAILY, section.daily), (Period.MONTHLY, section.monthly))
+    limits = tuple(Limit(period, NanoUsd(cap), _alert_from(cap, alert_at)) for period, cap in caps if cap is not None)
+    named = zone(section.timezone or top.timezone or TIMEZONE)
+    if not limits or named is None:
+        return ()
+    when_away = section.when_away or top.when_away
+    return (Payer(subject, limits, named, closed_when_away=when_away == "closed"),)
+
+
+def _alert_from(cap: int, alert_at: float) -> NanoUsd:
+    """Rounded up, so that nobody is told too early."""
+    return NanoUsd(math.ceil(cap * Decimal(repr(alert_at))))

@@ -1,0 +1,288 @@
+"""The ledger in one SQLite file, shared by the workers of a machine.
+
+One thread writes and one reads, so that the loop never waits for a disk or for another process's lock; with the
+write-ahead log a reader sees the last commit and stands in nobody's way. A batch is one transaction: rows, and what the
+new ones among them add to the roll-ups.
+"""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from proxy.core import histogram, rollup
+from proxy.core.ledger import (
+    COLUMNS,
+    COUNT_MAX,
+    Booked,
+    Cursor,
+    LedgerFilter,
+    LedgerRow,
+    Page,
+    Spender,
+    as_stored,
+    columns_of,
+    parameters_of,
+    row_from,
+)
+from proxy.core.rollup import EVERYONE, SUMS, Key, Measures
+from proxy.core.summary import Span, Summary, summarise
+from proxy.core.text import storable
+from proxy.ports import StoreUnusable
+from proxy.stores.migrations import Migration, load
+from proxy.stores.sqlite.connection import BUSY_S, mapped, reader, transaction, writer
+
+PART: Final = "ledger"
+MIGRATIONS: Final = load(Path(__file__).parent / "migrations")
+
+_Result = TypeVar("_Result")
+
+# The statements are put together once, from constants; every value is a parameter.
+_NAMES: Final = ", ".join(COLUMNS)
+_MEASURES: Final = ", ".join(Measures._fields)
+_ADDED: Final = ", ".join(f"sum({name})" for name in SUMS) + ", add_up(first_event), add_up(total)"
+_INSERT: Final = f"INSERT INTO ledger ({_NAMES}) VALUES ({', '.join('?' * len(COLUMNS))}) ON CONFLICT (id) DO NOTHING"  # noqa: S608
+_HELD: Final = f"SELECT {_MEASURES} FROM rollup WHERE account = ? AND day = ? AND dimension = ? AND value = ?"  # noqa: S608
+_GROUP: Final = "SELECT count(*) FROM rollup WHERE account = ? AND day = ? AND dimension = ?"
+_KEEP: Final = (
+    f"INSERT OR REPLACE INTO rollup (account, day, dimension, value, {_MEASURES}) "  # noqa: S608
+    f"VALUES ({', '.join('?' * (4 + len(Measures._fields)))})"
+)
+_WANTED: Final = """
+    AND (:virtual_key IS NULL OR virtual_key = :virtual_key)
+    AND (:route IS NULL OR route = :route)
+    AND (:provider IS NULL OR provider = :provider)
+    AND (:model IS NULL OR model = :model)
+    AND (:outcome IS NULL OR outcome = :outcome)
+    AND (:status IS NULL OR status = :status)
+    AND (:code IS NULL OR code = :code)
+    AND (:tag IS NULL OR instr(char(10) || tags || char(10), char(10) || :tag || char(10)) > 0)
+"""
+_OF_ACCOUNT: Final = "AND account = :account"
+_PAGE: Final = (
+    f"SELECT {_NAMES} FROM ledger WHERE started_us >= :since_us AND started_us < :until_us "  # noqa: S608
+    "AND (started_us, id) < (:started_us, :id) {account} "
+    f"{_WANTED} ORDER BY started_us DESC, id DESC LIMIT :limit"
+)
+_PAGES: Final = {False: _PAGE.format(account=""), True: _PAGE.format(account=_OF_ACCOUNT)}
+_BOOKED: Final = (
+    f"SELECT seq, {_NAMES} FROM ledger WHERE seq > :seq "  # noqa: S608
+    "AND (:account IS NULL OR account = :account) AND started_us >= :since_us AND started_us < :until_us "
+    f"{_WANTED} ORDER BY seq LIMIT :limit"
+)
+_ROW: Final = f"SELECT {_NAMES} FROM ledger WHERE id = ?"  # noqa: S608
+_NEWEST: Final = "SELECT coalesce(max(seq), 0) FROM ledger"
+_SPEND: Final[Mapping[Spender, str]] = {
+    "account": """
+        SELECT account, sum(cost_nanousd) FROM ledger
+        WHERE started_us >= ? AND started_us < ? GROUP BY account HAVING sum(cost_nanousd) > 0""",
+    "virtual_key": """
+        SELECT virtual_key, sum(cost_nanousd) FROM ledger
+        WHERE started_us >= ? AND started_us < ? AND virtual_key IS NOT NULL
+        GROUP BY virtual_key HAVING sum(cost_nanousd) > 0""",
+}
+_SUMMARY: Final = (
+    f"SELECT dimension, value, {_ADDED} FROM rollup "  # noqa: S608
+    "WHERE account = ? AND day BETWEEN ? AND ? GROUP BY dimension, value"
+)
+_DAYS: Final = (
+    f"SELECT day, {_MEASURES} FROM rollup "  # noqa: S608
+    "WHERE account = ? AND day BETWEEN ? AND ? AND dimension = 'all' ORDER BY day"
+)
+_FORGET: Final = """
+    DELETE FROM ledger WHERE seq IN
+    (SELECT seq FROM ledger WHERE started_us < ? ORDER BY started_us, id LIMIT ?)
+"""
+
+
+class SqliteLedger:
+    """The port `Ledger`. ``read_only``: for a command beside a running server; nothing is made or changed."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        read_only: bool = False,
+        busy_s: float = BUSY_S,
+        migrations: Sequence[Migration] = MIGRATIONS,
+    ) -> None:
+        self._path = path
+        self._migrations = migrations
+        self._read_only = read_only
+        self._busy_s = busy_s
+        self._closed = False
+        self._writer: sqlite3.Connection | None = None  # the writing thread's
+        self._reader: sqlite3.Connection | None = None  # the reading thread's
+        self._writing = ThreadPoolExecutor(1, thread_name_prefix="ledger-write")
+        self._reading = ThreadPoolExecutor(1, thread_name_prefix="ledger-read")
+
+    async def open(self) -> None:
+        if not self._read_only:
+            await self._write(lambda _: None)
+        await self._read(lambda _: None)
+
+    async def write(self, rows: Sequence[LedgerRow]) -> int:
+        return await self._write(lambda connection: _write_rows(connection, rows))
+
+    async def row(self, exchange_id: str) -> LedgerRow | None:
+        return await self._read(lambda connection: _one_row(connection, storable(exchange_id)))
+
+    async def page(self, wanted: LedgerFilter, limit: int, after: Cursor | None = None) -> Page:
+        return await self._read(lambda connection: _page(connection, wanted, limit, after))
+
+    async def booked(self, after_seq: int, limit: int, wanted: LedgerFilter | None = None) -> tuple[Booked, ...]:
+        values = {**parameters_of(wanted or LedgerFilter()), "seq": after_seq, "limit": limit}
+        return await self._read(lambda connection: tuple(_booked(connection.execute(_BOOKED, values))))
+
+    async def newest_seq(self) -> int:
+        return await self._read(lambda connection: int(connection.execute(_NEWEST).fetchone()[0]))
+
+    async def spend(self, by: Spender, since_us: int, until_us: int) -> Mapping[str, int]:
+        window = (since_us, until_us)
+        return await self._read(lambda connection: dict(connection.execute(_SPEND[by], window).fetchall()))
+
+    async def summary(self, span: Span, account: str | None = None) -> Summary:
+        return await self._read(lambda connection: _summary(connection, span, account))
+
+    async def days(self, span: Span, account: str | None = None) -> tuple[tuple[int, Measures], ...]:
+        return await self._read(lambda connection: _days(connection, span, account))
+
+    async def forget(self, before_us: int, rows_max: int) -> int:
+        return await self._write(lambda connection: _forget(connection, before_us, rows_max))
+
+    async def close(self) -> None:
+        """Waits for what is being written."""
+        if self._closed:
+            return
+        self._closed = True
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._reading, self._close_reader)
+        await loop.run_in_executor(self._writing, self._close_writer)
+        self._reading.shutdown(wait=False)
+        self._writing.shutdown(wait=False)
+
+    async def _write(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
+        if self._read_only:
+            raise StoreUnusable(f"{self._path} is open read-only.")
+        return await asyncio.get_running_loop().run_in_executor(self._writing, self._written, work)
+
+    async def _read(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
+        if self._writer is None and not self._read_only:
+            await self._write(lambda _: None)  # it makes the file and its schema
+        return await asyncio.get_running_loop().run_in_executor(self._reading, self._seen, work)
+
+    def _written(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
+        with mapped(self._path):
+            if self._writer is None:
+                self._writer = writer(self._path, PART, self._migrations, self._busy_s)
+            try:
+                return work(self._writer)
+            except sqlite3.Error:
+                self._close_writer()  # and with it whatever is half done; the next call opens it anew
+                raise
+
+    def _seen(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
+        with mapped(self._path):
+            if self._reader is None:
+                self._reader = reader(self._path, PART, self._migrations, self._busy_s)
+                self._reader.create_aggregate("add_up", 1, _AddUp)  # type: ignore[arg-type] # typeshed knows no blobs here
+            return work(self._reader)
+
+    def _close_reader(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+
+    def _close_writer(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+
+class _AddUp:
+    """The aggregate `add_up`: packed histograms to their sum."""
+
+    def __init__(self) -> None:
+        self._sum = 0
+
+    def step(self, packed: bytes) -> None:
+        self._sum += histogram.unpack(packed)
+
+    def finalize(self) -> bytes:
+        return histogram.pack(self._sum)
+
+
+def _write_rows(connection: sqlite3.Connection, rows: Sequence[LedgerRow]) -> int:
+    with transaction(connection):
+        new: list[LedgerRow] = []
+        for row in rows:
+            values = columns_of(row)
+            if connection.execute(_INSERT, values).rowcount == 1:
+                new.append(as_stored(row, values))
+        if new:
+            _add(connection, rollup.roll_up(new))
+    return len(new)
+
+
+def _add(connection: sqlite3.Connection, added: Mapping[Key, Measures]) -> None:
+    """Read, add, write: the transaction holds the write lock, so nobody comes between."""
+    held = _held(connection, added)
+    groups = rollup.groups_of(key for key in added if key not in held)
+    if groups:
+        counts = {group: int(connection.execute(_GROUP, group).fetchone()[0]) for group in groups}
+        added = rollup.bounded(added, held.keys(), counts)
+        held |= _held(connection, [key for key in added if key.value == rollup.OTHER])
+    merged = rollup.merged(added, held)
+    connection.executemany(_KEEP, [(*key, *rollup.columns(measured)) for key, measured in merged.items()])
+
+
+def _held(connection: sqlite3.Connection, keys: Mapping[Key, Measures] | Sequence[Key]) -> dict[Key, Measures]:
+    found = ((key, connection.execute(_HELD, key).fetchone()) for key in keys)
+    return {key: rollup.from_columns(values) for key, values in found if values is not None}
+
+
+def _one_row(connection: sqlite3.Connection, exchange_id: str) -> LedgerRow | None:
+    values = connection.execute(_ROW, (exchange_id,)).fetchone()
+    return None if values is None else _row(values)
+
+
+def _row(values: Sequence[Any]) -> LedgerRow | None:
+    return row_from(dict(zip(COLUMNS, values, strict=True)))
+
+
+def _booked(found: Iterator[Sequence[Any]]) -> Iterator[Booked]:
+    for values in found:
+        row = _row(values[1:])
+        if row is not None:
+            yield Booked(values[0], row)
+
+
+def _page(connection: sqlite3.Connection, wanted: LedgerFilter, limit: int, after: Cursor | None) -> Page:
+    behind = after or Cursor(COUNT_MAX + 1, "")
+    values = {
+        **parameters_of(wanted),
+        "started_us": behind.started_us,
+        "id": behind.id,
+        "limit": limit + 1,  # one more tells whether there is another page
+    }
+    found = connection.execute(_PAGES[wanted.account is not None], values).fetchall()
+    rows = tuple(row for values in found[:limit] if (row := _row(values)) is not None)
+    return Page(rows, Cursor(rows[-1].started_us, rows[-1].id) if rows and len(found) > limit else None)
+
+
+def _summary(connection: sqlite3.Connection, span: Span, account: str | None) -> Summary:
+    found = connection.execute(_SUMMARY, (account or EVERYONE, span.first_day, span.last_day))
+    sums = [(dimension, value, rollup.from_columns(values)) for dimension, value, *values in found]
+    return summarise(span, account, sums, _days(connection, span, account))
+
+
+def _days(connection: sqlite3.Connection, span: Span, account: str | None) -> tuple[tuple[int, Measures], ...]:
+    found = connection.execute(_DAYS, (account or EVERYONE, span.first_day, span.last_day))
+    return tuple((day, rollup.from_columns(values)) for day, *values in found)
+
+
+def _forget(connection: sqlite3.Connection, before_us: int, rows_max: int) -> int:
+    with transaction(connection):
+        return connection.execute(_FORGET, (before_us, rows_max)).rowcount
