@@ -175,9 +175,8 @@ class StreamTap:
     def _feed_event(self, raw: bytes, relayed: list[bytes]) -> None:
         if self._take(raw):
             relayed.append(raw)
-        elif raw.startswith(b"\n") and not (
-            self.done or self.ending
-        ):  # the second half of an empty event that came in two reads
+        elif raw.startswith(b"\n") and not (self.done or self.ending):
+            # The second half of an empty event that came in two reads.
             relayed.append(raw[: len(raw) - len(raw.lstrip(b"\n"))])
 
     def _feed_by_event(self, chunk: bytes) -> bytes:
