@@ -192,7 +192,9 @@ class Ledger(Protocol):
         """
         ...
 
-    async def row(self, exchange_id: str) -> LedgerRow | None: ...
+    async def row(self, exchange_id: str) -> LedgerRow | None:
+        """The row of an id, or the latest of those with this request id."""
+        ...
 
     async def page(self, wanted: LedgerFilter, limit: int, after: Cursor | None = None) -> Page:
         """At most `limit` rows by their start, newest first, behind the cursor."""
@@ -206,8 +208,11 @@ class Ledger(Protocol):
         """The last place in the order of booking; 0 where nothing is booked."""
         ...
 
-    async def spend(self, by: Spender, since_us: int, until_us: int) -> Mapping[str, int]:
-        """What each account or virtual key spent on requests that started in [since, until), where it spent anything."""
+    async def spent(self, by: Spender, name: str, since_us: int, until_us: int) -> int:
+        """The cost of the requests of an account or a virtual key, or of everybody (``name`` ''), that started in the span.
+
+        Units: nano-USD; [since, until).
+        """
         ...
 
     async def summary(self, span: Span, account: str | None = None) -> Summary:
@@ -226,6 +231,26 @@ class Ledger(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class BooksState:
+    """For `/health`. ``state``: `ok`; `behind` (the ledger is away, rows are spooled); `refusing` (see ``trouble``).
+
+    Units: seconds, bytes, rows since start. ``inherited``: rows of dead processes; ``interrupted`` are among them.
+    """
+
+    state: str
+    trouble: str | None
+    error: str | None
+    away_s: float | None
+    waiting_rows: int
+    spool_bytes: int
+    delivered: int
+    inherited: int
+    interrupted: int
+    damaged: int
+    lost: int
 
 
 class Books(Protocol):

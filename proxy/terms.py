@@ -68,6 +68,7 @@ class PriceSource(Enum):
     CONFIGURED = "configured"  # the routes file
     LOCAL = "local"  # a server of one's own: 0
     LISTED = "listed"  # the price list
+    FREE = "free"  # nobody bills for this API
     UNKNOWN = "unknown"  # nowhere: the route's policy decides
 
 

@@ -87,7 +87,7 @@ async def start() -> AsyncIterator[Start]:
 
     yield started
     for gateway in running:
-        await gateway.service.stop()
+        await gateway.stop()
     for _ in range(5):
         await asyncio.sleep(0)  # what was just closed gives its sockets back in the loop's next turns
 

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import struct
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -14,8 +15,10 @@ from urllib.parse import urlsplit
 import orjson
 
 from proxy.config.resolve import parse
+from proxy.core.ledger import LedgerRow
 from proxy.edge.admin.shell import AdminKey
 from proxy.server.serve import Options, Service
+from proxy.server.settings import Settings
 
 CHAT = "/v1/chat/completions"
 ANSWER_S = 20.0  # no test waits longer for one answer
@@ -46,6 +49,8 @@ class RecordingLog:
 class Gateway:
     service: Service
     log: RecordingLog
+    data: Path
+    _folder: tempfile.TemporaryDirectory[str] | None = None
 
     @property
     def port(self) -> int:
@@ -54,6 +59,21 @@ class Gateway:
     @property
     def url(self) -> str:
         return self.service.url
+
+    async def stop(self) -> None:
+        await self.service.stop()
+        if self._folder is not None:
+            self._folder.cleanup()
+
+    async def booked(self, count: int = 1) -> list[LedgerRow]:
+        """The ledger's rows, oldest first, once there are `count`; fails if there are more than that."""
+        assert self.service._stores is not None
+        ledger = self.service._stores.ledger
+        async with asyncio.timeout(5):
+            while len(rows := await ledger.booked(0, 2 * count + 100)) < count:
+                await asyncio.sleep(0.01)
+        assert len(rows) == count
+        return [one.row for one in rows]
 
     def forgive(self) -> None:
         """Close every breaker: for a test that lets one target fail again and again."""
@@ -95,15 +115,22 @@ async def start_gateway(
     *,
     demo: bool = False,
     admin_key: str | None = None,
+    redis_url: str | None = None,
+    database_url: str | None = None,
+    data: Path | None = None,
     **options: Any,
 ) -> Gateway:
-    """``options``: more of `Options`. Without ``admin_key`` the admin API is off."""
+    """``options``: more of `Options`. Without ``admin_key`` the admin API is off; without ``data`` nothing is kept."""
     log = RecordingLog()
     table = parse(config, "routes.yaml", environ or {})
     asked = Options(Path("routes.yaml"), port=0, demo=demo, drain_s=0.2, **options)
-    service = Service(asked, table, log, admin_key=None if admin_key is None else AdminKey(admin_key))
+    folder = None if data is not None else tempfile.TemporaryDirectory(prefix="penstock-", ignore_cleanup_errors=True)
+    kept = data if folder is None else Path(folder.name)
+    assert kept is not None
+    settings = Settings(data=kept, redis_url=redis_url, database_url=database_url)
+    service = Service(asked, settings, table, log, admin_key=None if admin_key is None else AdminKey(admin_key))
     await service.start()
-    return Gateway(service, log)
+    return Gateway(service, log, kept, folder)
 
 
 @dataclass(slots=True)

@@ -51,10 +51,10 @@ def command(
     """
     from proxy.cli.announce import announcement  # noqa: PLC0415 - --help imports nothing heavy
     from proxy.config.listening import listening  # noqa: PLC0415
+    from proxy.config.pricing import with_price_list  # noqa: PLC0415
     from proxy.config.problem import ConfigError  # noqa: PLC0415
     from proxy.config.resolve import load  # noqa: PLC0415
     from proxy.core import duration  # noqa: PLC0415
-    from proxy.core.routing import Balance  # noqa: PLC0415
     from proxy.server.serve import PROBE_EVERY_S, CannotServe, Options, run  # noqa: PLC0415
 
     drain_s = duration.parse(drain)
@@ -65,10 +65,7 @@ def command(
     except ConfigError as error:
         click.echo(str(error), err=True)
         sys.exit(1)
-    if any(tier.balance is Balance.CHEAPEST for route in table.routes.values() for tier in route.tiers):
-        from proxy.config.pricing import with_price_list  # noqa: PLC0415 - only who compares prices pays for the list
-
-        table = with_price_list(table)
+    table = with_price_list(table)
     demo = demo or all(provider.inactive is not None for provider in table.providers.values())
     environment = settings()
     options = Options(
@@ -79,7 +76,6 @@ def command(
         drain_s=drain_s,
         admin_port=environment.admin_port if admin_port is None else admin_port,
         admin_hosts=environment.admin_hosts,
-        redis_url=environment.redis_url,
         probe_every_s=PROBE_EVERY_S,
     )
     try:

@@ -196,6 +196,7 @@ def _provider(
         inactive=inactive,
         key_vars=key_vars,
         asks_usage=row.asks_usage,
+        chat_output_cap=row.chat_output_cap,
         pass_headers=frozenset(entry.pass_headers),
         allow_private=allow_private,
         local=row.local,

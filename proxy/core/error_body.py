@@ -35,6 +35,7 @@ _ANTHROPIC_TYPES: Final = {
 }
 _RETRYABLE: Final = frozenset(
     {FailureKind.THROTTLED, FailureKind.SHUTTING_DOWN, FailureKind.OVERLOADED_HERE, FailureKind.REQUEST_TIMEOUT}
+    | {FailureKind.BUDGET_UNAVAILABLE}
 )
 
 

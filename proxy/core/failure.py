@@ -71,6 +71,10 @@ class FailureKind(Enum):
     NO_TARGET = "no_target"
     SHUTTING_DOWN = "shutting_down"
     OVERLOADED_HERE = "overloaded_here"
+    BUDGET_EXCEEDED = "budget_exceeded"
+    BUDGET_UNAVAILABLE = "budget_unavailable"
+    COST_TIER_EXCEEDED = "cost_tier_exceeded"
+    MODEL_UNPRICED = "model_unpriced"
     INTERNAL = "internal"
     CLIENT_GONE = "client_gone"
     CLIENT_STALLED = "client_stalled"
@@ -143,6 +147,10 @@ TABLE: Final[Mapping[FailureKind, Row]] = MappingProxyType(
         _K.NO_TARGET: _refusal(_B.PROXY, 503, "no_target_available"),
         _K.SHUTTING_DOWN: _refusal(_B.PROXY, 503, "shutting_down"),
         _K.OVERLOADED_HERE: _refusal(_B.PROXY, 503, "overloaded"),
+        _K.BUDGET_EXCEEDED: _refusal(_B.CLIENT, 402, "budget_exceeded"),
+        _K.BUDGET_UNAVAILABLE: _refusal(_B.PROXY, 503, "budget_unavailable"),
+        _K.COST_TIER_EXCEEDED: _refusal(_B.CLIENT, 402, "cost_tier_exceeded"),
+        _K.MODEL_UNPRICED: _refusal(_B.CLIENT, 402, "model_unpriced"),
         _K.INTERNAL: _refusal(_B.PROXY, 500, "internal_error"),
         _K.CLIENT_GONE: Row(_B.CLIENT, _A.NEVER, False, _T.IGNORE, 499, "client_cancelled", _C.REPORTED_OR_ESTIMATED),
         _K.CLIENT_STALLED: Row(_B.CLIENT, _A.NEVER, False, _T.IGNORE, 499, "client_stalled", _C.REPORTED_OR_ESTIMATED),

@@ -15,7 +15,7 @@ from proxy.core.tags import Tags, tags_from, tags_text
 from proxy.core.text import storable
 from proxy.terms import AccountId, ExchangeId, NanoUsd, ProviderId, RouteName
 
-CostSource = Literal["reported", "configured", "listed", "local", "unknown", "estimated"]
+CostSource = Literal["reported", "configured", "listed", "local", "free", "unknown", "estimated"]
 CacheState = Literal["hit", "semantic", "coalesced", "miss", "refresh", "bypass", "off"]
 Outcome = Literal["ok", "refused", "failed", "partial", "client_cancelled", "interrupted"]
 
@@ -31,6 +31,7 @@ NOTHING: Final = NanoUsd(0)
 class LedgerRow:
     """What the books keep of one exchange, whatever its end.
 
+    ``id`` is this exchange's alone; ``request_id`` is what its client chose, and may stand in several rows.
     Units: Unix microseconds, LLM tokens, nano-USD, milliseconds. ``estimated`` says of the tokens that the provider did
     not report them. ``saved_nanousd``: what the cache's answer would have cost. ``baseline_nanousd``: what the baseline
     model would have cost, None where none is configured. ``fell_back``: another than the first planned target answered.
@@ -66,6 +67,7 @@ class LedgerRow:
     first_event_ms: float | None = None
     total_ms: float = 0.0
     tags: Tags = ()
+    request_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,7 @@ class Intent:
     streamed: bool = False
     input_tokens: int = 0  # estimated
     tags: Tags = ()
+    request_id: str | None = None
 
 
 def interrupted(intent: Intent) -> LedgerRow:
@@ -117,6 +120,7 @@ def interrupted(intent: Intent) -> LedgerRow:
         cost_source="estimated",
         total_ms=max(0, intent.at_us - intent.started_us) / 1000,
         tags=intent.tags,
+        request_id=intent.request_id,
     )
 
 
@@ -183,7 +187,7 @@ class Booked(NamedTuple):
     row: LedgerRow
 
 
-Spender = Literal["account", "virtual_key"]
+Spender = Literal["everybody", "account", "virtual_key"]
 
 
 def columns_of(row: LedgerRow) -> tuple[Any, ...]:
@@ -305,6 +309,7 @@ _FIELDS: Final[Mapping[str, _Field]] = {
     "cache": _NAME,
     "first_event_ms": _MS_OR_NONE,
     "total_ms": _MS,
+    "request_id": _NAME_OR_NONE,
     "tags": _TAGS,
 }
 COLUMNS: Final = tuple(_FIELDS)
@@ -326,6 +331,7 @@ _INTENT_FIELDS: Final[Mapping[str, _Field]] = {
     "route": _NAME_OR_NONE,
     "streamed": _FLAG,
     "input_tokens": _COUNT,
+    "request_id": _NAME_OR_NONE,
     "tags": _TAGS,
 }
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 from zoneinfo import ZoneInfo
 
 from proxy.core.budget import PayerId
@@ -53,3 +54,6 @@ class BudgetTable:
         """Every payer, once."""
         own = (payer for payers in self.accounts.values() for payer in payers)
         return tuple(dict.fromkeys([*self.everybody, *own]))
+
+
+NO_BUDGETS: Final = BudgetTable()

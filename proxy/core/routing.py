@@ -12,11 +12,13 @@ from itertools import chain
 from typing import Final, NamedTuple
 
 from proxy.core import backoff, breaker
+from proxy.core.alert_channel import Channel
 from proxy.core.backoff import RetryPolicy
 from proxy.core.breaker import Policy as BreakerPolicy
 from proxy.core.failure import Failure, FailureKind
 from proxy.core.nearest import did_you_mean
 from proxy.core.pattern import Pattern, patterns
+from proxy.core.payer import NO_BUDGETS, BudgetTable
 from proxy.core.pricing import NO_PRICES, Pricing
 from proxy.terms import Api, ProviderId, RouteName, TargetName
 
@@ -63,6 +65,7 @@ class Provider:
     local: bool = False
     retired_apis: Mapping[Api, str] = field(default_factory=dict)
     drains: bool = False  # an answer is read to its end although its client has left
+    chat_output_cap: str = "max_tokens"  # what it calls the output cap of a chat
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,8 +182,10 @@ class RoutingTable:
     Shapes: ``models`` maps a requested name, or a pattern with one ``*``, to a route name or a ``<provider>/<model>``
     in which ``*`` stands for the whole requested name. ``demo`` is the provider that serves any name which has no
     active target of its own, None outside demo mode. ``default_provider`` serves the paths without a route.
-    ``cors_origins`` are the web pages that may ask. ``pricing``: what targets cost. ``source`` is None where no file was
-    read. ``patterns``, ``may_outlive`` and ``planned`` are derived: ``planned`` holds what names have yielded, bounded by
+    ``cors_origins`` are the web pages that may ask. ``pricing``: what targets cost. ``budgets``: who pays, and how much at
+    most. ``alerts``: where an operator is told. ``baseline``: the model that reports compare with. ``ledger_keep_days``
+    None: rows are kept for ever. ``source`` is None where no file was read. ``patterns``, ``may_outlive`` and ``planned``
+    are derived: ``planned`` holds what names have yielded, bounded by
     the configured names times APIs and by `PLANNED_MAX` for the others.
     """
 
@@ -195,6 +200,10 @@ class RoutingTable:
     breaker: BreakerPolicy = breaker.STANDARD
     cors_origins: frozenset[str] = frozenset()
     pricing: Pricing = NO_PRICES
+    budgets: BudgetTable = NO_BUDGETS
+    alerts: tuple[Channel, ...] = ()
+    baseline: Target | None = None
+    ledger_keep_days: int | None = None
     source: Source | None = field(default=None, compare=False)
     patterns: tuple[Pattern[str], ...] = field(init=False, repr=False, compare=False)
     may_outlive: bool = field(init=False, repr=False, compare=False)

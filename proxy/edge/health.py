@@ -11,7 +11,7 @@ from proxy.core.routing import Provider, RoutingTable, Target
 from proxy.phases.breakers import View
 from proxy.phases.probe import Check
 from proxy.phases.runtime import Runtime
-from proxy.ports import StoreState
+from proxy.ports import BooksState, StoreState
 from proxy.terms import ProviderId
 
 
@@ -21,6 +21,7 @@ class Outlook:
 
     checks: Mapping[ProviderId, Check] = field(default_factory=dict)
     stores: Callable[[], Mapping[str, StoreState]] = dict
+    books: Callable[[], BooksState] | None = None
 
 
 def health_body(runtime: Runtime, outlook: Outlook, *, strict: bool) -> tuple[int, bytes]:
@@ -37,7 +38,17 @@ def health_body(runtime: Runtime, outlook: Outlook, *, strict: bool) -> tuple[in
     status = _status(runtime, providers, views)
     ok = status == "ok" or (status == "degraded" and not strict)
     stores = {name: {"state": "up" if store.up else "away"} for name, store in outlook.stores().items()}
-    return 200 if ok else 503, orjson.dumps({"status": status, "providers": providers, "stores": stores})
+    told = {"status": status, "providers": providers, "stores": stores, **_money(runtime, outlook)}
+    return 200 if ok else 503, orjson.dumps(told)
+
+
+def _money(runtime: Runtime, outlook: Outlook) -> dict[str, Any]:
+    """Where the books stand. Public, so without addresses, and without the messages of a store."""
+    if outlook.books is None:
+        return {}
+    books = outlook.books()
+    ledger = {"state": books.state, "away_s": books.away_s, "waiting_rows": books.waiting_rows}
+    return {"ledger": ledger, "budgets": {"state": "local" if runtime.budgets.away else "ok"}}
 
 
 def _provider(

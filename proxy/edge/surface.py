@@ -14,7 +14,7 @@ from aiohttp import web
 
 from proxy.core.failure import Failure, FailureKind
 from proxy.core.nearest import did_you_mean
-from proxy.core.request_id import request_id
+from proxy.core.request_id import new_id, request_id
 from proxy.core.routing import listing
 from proxy.edge import cors, paths
 from proxy.edge.admin.shell import Admin
@@ -23,10 +23,11 @@ from proxy.edge.health import Outlook, health_body
 from proxy.edge.models import model_body, models_body
 from proxy.phases import lifecycle
 from proxy.phases.accept import FORMS
+from proxy.phases.ask import NOT_WRITABLE
 from proxy.phases.exchange import Exchange
 from proxy.phases.refuse import refuse
 from proxy.phases.runtime import Runtime
-from proxy.phases.settle import settle
+from proxy.phases.telling import tell
 from proxy.ports import ClientGone
 from proxy.terms import Api
 
@@ -81,6 +82,9 @@ class Surface:
         if self._draining:
             failure = Failure(FailureKind.SHUTTING_DOWN, "Penstock is shutting down; send the request again.")
             await _tell(x, runtime, failure, downstream)
+            return _sent(downstream)
+        if runtime.books.trouble is not None:
+            await _tell(x, runtime, Failure(FailureKind.OVERLOADED_HERE, NOT_WRITABLE), downstream)
             return _sent(downstream)
         self.running += 1
         if runtime.table.may_outlive:
@@ -154,8 +158,7 @@ class Surface:
         if path in paths.LIVE:
             return self._json(request, 200, b'{"status":"live"}')
         if path in paths.READY:
-            state = (503, b'{"status":"draining"}') if self._draining else (200, b'{"status":"ready"}')
-            return self._json(request, *state)
+            return self._json(request, *self._readiness())
         if path == paths.HEALTH:
             strict = parse_qs(request.raw_path.partition("?")[2]).get("strict") == ["1"]
             return self._json(request, *health_body(self.runtime, self._outlook, strict=strict))
@@ -167,6 +170,13 @@ class Surface:
         near = did_you_mean(name, [known for known, _ in listing(table)])
         message = f"The model '{name[:80]}' is not served here.{near} GET /v1/models lists what is."
         return await self._refuse(request, Api.CHAT, Failure(FailureKind.MODEL_UNKNOWN, message, param="model"))
+
+    def _readiness(self) -> tuple[int, bytes]:
+        if self._draining:
+            return 503, b'{"status":"draining"}'
+        if self.runtime.books.trouble is not None:
+            return 503, b'{"status":"refusing","reason":"what is spent cannot be written down"}'
+        return 200, b'{"status":"ready"}'
 
     def _json(self, request: web.BaseRequest, status: int, body: bytes) -> web.Response:
         exchange_id = request_id(request.headers.get("x-request-id"), self.runtime.rng)
@@ -184,8 +194,12 @@ class Surface:
 
 
 def _exchange(request: web.BaseRequest, api: Api, runtime: Runtime) -> Exchange:
-    exchange_id = request_id(request.headers.get("x-request-id"), runtime.rng)
-    return Exchange(exchange_id, api, request.method, request.raw_path, request.headers, runtime.now())
+    given = request.headers.get("x-request-id")
+    seen_as = request_id(given, runtime.rng)
+    booked_as = new_id(runtime.rng) if seen_as == given else seen_as
+    admitted_ms = int(runtime.wall() * 1000)
+    path = request.raw_path
+    return Exchange(seen_as, booked_as, api, request.method, path, request.headers, runtime.now(), admitted_ms)
 
 
 def _sent(downstream: AiohttpDownstream) -> web.StreamResponse:
@@ -203,7 +217,7 @@ async def _tell(
     """Refuse a request that begins no exchange; it is in the log all the same."""
     with contextlib.suppress(ClientGone):
         await refuse(x, failure, downstream, more)
-    settle(x, runtime)
+    tell(x, runtime, runtime.now())
 
 
 def _no_websocket() -> Failure:

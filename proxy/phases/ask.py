@@ -2,26 +2,31 @@
 
 import asyncio
 from dataclasses import replace
+from typing import Final
 
-from proxy.core.failure import Failure, FailureKind, Tally
+from proxy.core.failure import Failure, FailureKind, Rejected, Tally
 from proxy.core.routing import Plan
 from proxy.core.tour import Step
 from proxy.phases import gate
+from proxy.phases.bill import wasted
+from proxy.phases.booking import intent
 from proxy.phases.call import call_to
+from proxy.phases.clearance import Clearance
 from proxy.phases.exchange import Attempt, Exchange
-from proxy.phases.gate import Passage
 from proxy.phases.judge import Opening, judge, timeout_failure, wire_failure
 from proxy.phases.runtime import Runtime
 from proxy.phases.watchdog import Watchdog
 from proxy.ports import Fault, Reply
 from proxy.terms import Commitment
 
+NOT_WRITABLE: Final = "Penstock cannot write down what it is about to spend, so it does not spend it. Try again later."
+
 
 async def ask(
-    x: Exchange, runtime: Runtime, plan: Plan, step: Step, passage: Passage, *, watchdog: Watchdog
+    x: Exchange, runtime: Runtime, plan: Plan, step: Step, clearance: Clearance, *, watchdog: Watchdog
 ) -> Opening | Failure:
     """Ask a target until its first content, its failure or the watchdog's bound."""
-    record = begun(x, runtime, plan, step, passage)
+    record = begun(x, runtime, plan, step, clearance)
     set_limit(x, plan, record.started, watchdog)
     try:
         outcome = await tried(x, runtime, plan, step, record)
@@ -35,9 +40,14 @@ async def ask(
     return outcome
 
 
-def begun(x: Exchange, runtime: Runtime, plan: Plan, step: Step, passage: Passage) -> Attempt:
-    record = Attempt(step.target, runtime.now(), passage=passage)
+def begun(x: Exchange, runtime: Runtime, plan: Plan, step: Step, clearance: Clearance) -> Attempt:
+    """The record of an attempt that is about to be made. Errors: Rejected where it cannot be written down."""
+    record = Attempt(step.target, runtime.now(), clearance.quote, passage=clearance.passage)
     x.attempts.append(record)
+    if not runtime.books.intend(intent(x, plan, record, runtime.wall())):
+        x.attempts.remove(record)
+        gate.let_go(runtime, clearance.passage)
+        raise Rejected(Failure(FailureKind.OVERLOADED_HERE, NOT_WRITABLE))
     x.commitment = Commitment.UNCOMMITTED
     x.outlives = plan.outlives(step.target)
     return record
@@ -55,7 +65,7 @@ async def tried(x: Exchange, runtime: Runtime, plan: Plan, step: Step, record: A
     """Send, and read up to the first content. Cancelling it drops the connection and leaves the record without a failure."""
     reply: Reply | None = None
     try:
-        call, asked_usage = call_to(x, runtime, plan, step)
+        call, asked_usage = call_to(x, runtime, plan, step, record.quote.output_cap)
         sent = await runtime.upstream.send(call)
         if isinstance(sent, Fault):
             _check_upload(x)
@@ -100,6 +110,7 @@ def _check_upload(x: Exchange) -> None:
 def failed(x: Exchange, runtime: Runtime, plan: Plan, record: Attempt, failure: Failure) -> None:
     """Note that an attempt has ended so, and tell the breakers."""
     record.failure = failure
+    record.wasted_nanousd = wasted(x, record, failure)
     gate.report(x, runtime, record)
     if plan.tiers and gate.tally_of(x, failure) is not Tally.IGNORE:
         _note_speed(x, runtime, record, failed=True)

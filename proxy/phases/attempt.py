@@ -15,8 +15,8 @@ from proxy.core.routing import Plan
 from proxy.core.tour import Step, Tour
 from proxy.phases import gate
 from proxy.phases.ask import ask
+from proxy.phases.clearance import Clearance, clear
 from proxy.phases.exchange import Exchange
-from proxy.phases.gate import Passage
 from proxy.phases.hedge import ask_hedged, is_hedged
 from proxy.phases.judge import Opening, timeout_failure
 from proxy.phases.runtime import Runtime
@@ -33,22 +33,23 @@ async def attempt(x: Exchange, runtime: Runtime, plan: Plan, watchdog: Watchdog)
     while (step := way.next()) is not None:
         if max(step.not_before, runtime.now()) >= x.total_at:
             break  # the deadline is nearer than the wait
-        passage: Passage | Rejection | None = gate.UNHINDERED
-        if step.not_before or not runtime.breakers.quiet:
-            passage = await _passage(x, runtime, step, watchdog)
-        if passage is None:
+        cleared = await _cleared(x, runtime, plan, step, watchdog)
+        if cleared is None:
             break
-        if isinstance(passage, Rejection):
-            _held_back(x, runtime, plan, way, passage)
+        if isinstance(cleared, Rejection):
+            _held_back(x, runtime, plan, way, cleared)
+            continue
+        if isinstance(cleared, Failure):
+            x.unaffordable.append(cleared)
             continue
         if step.repeat and not runtime.retry_budget.try_take(runtime.now()):
-            gate.let_go(runtime, passage)
+            gate.let_go(runtime, cleared.passage)
             continue
         try:
             if is_hedged(x, plan, step):
-                outcome = await ask_hedged(x, runtime, plan, way, passage, watchdog=watchdog)
+                outcome = await ask_hedged(x, runtime, plan, way, cleared, watchdog=watchdog)
             else:
-                outcome = await ask(x, runtime, plan, step, passage, watchdog=watchdog)
+                outcome = await ask(x, runtime, plan, step, cleared, watchdog=watchdog)
         finally:
             if step.repeat:
                 runtime.retry_budget.give_back()
@@ -60,8 +61,10 @@ async def attempt(x: Exchange, runtime: Runtime, plan: Plan, watchdog: Watchdog)
     raise Rejected(_last_word(x, runtime, plan))
 
 
-async def _passage(x: Exchange, runtime: Runtime, step: Step, watchdog: Watchdog) -> Passage | Rejection | None:
-    """What the gate says when the step's time has come. None: the exchange's own time is up.
+async def _cleared(
+    x: Exchange, runtime: Runtime, plan: Plan, step: Step, watchdog: Watchdog
+) -> Clearance | Rejection | Failure | None:
+    """Whether the step may be made when its time has come. None: the exchange's own time is up.
 
     Errors: Rejected where the exchange must end now.
     """
@@ -71,7 +74,7 @@ async def _passage(x: Exchange, runtime: Runtime, step: Step, watchdog: Watchdog
         if wait_s > 0:
             x.upstream_wait_s += wait_s  # waiting is not Penstock's own work
             await asyncio.sleep(wait_s)
-        return await gate.admitted(runtime, step.target)
+        return await clear(x, runtime, plan, step.target)
     except asyncio.CancelledError:
         kind = watchdog.claim()
         if kind is None:
@@ -94,6 +97,8 @@ def _last_word(x: Exchange, runtime: Runtime, plan: Plan) -> Failure:
     failures = [attempt.failure for attempt in x.attempts if attempt.failure is not None]
     if not failures and x.rejections:
         return gate.held_back(x, runtime.wall())
+    if not failures and x.unaffordable:
+        return _unaffordable(x)
     if not failures:
         return Failure(FailureKind.TOTAL_TIMEOUT, "The request's time was up before it could be sent to a provider.")
     failure = tour.verdict(failures)
@@ -104,3 +109,11 @@ def _last_word(x: Exchange, runtime: Runtime, plan: Plan) -> Failure:
     if plan.route is None and failure.kind in (FailureKind.MODEL_NOT_FOUND, FailureKind.NOT_FOUND):
         return replace(failure, named_directly=True)
     return failure
+
+
+def _unaffordable(x: Exchange) -> Failure:
+    """Why money kept every target from being asked: what waiting may mend comes first, then the budget, then the rest."""
+    ranked = (FailureKind.BUDGET_UNAVAILABLE, FailureKind.BUDGET_EXCEEDED)
+    return min(
+        x.unaffordable, key=lambda failure: ranked.index(failure.kind) if failure.kind in ranked else len(ranked)
+    )

@@ -113,21 +113,21 @@ class Budgets:
     # Admission.
 
     async def reserve(
-        self, exchange_id: ExchangeId, payers: tuple[Payer, ...], amount: NanoUsd, now: float
+        self, exchange_id: ExchangeId, payers: tuple[Payer, ...], amount: NanoUsd, admitted_ms: int
     ) -> Hold | Refused | Away:
         """Hold the worst case of an exchange in every book of its payers, or in none.
 
-        Units: nano-USD; `now` is the Unix time of the exchange's admission, the same that its ledger row gets: it decides
-        the windows. Again for the same exchange (a dearer target): the amount is changed. Errors: `Away` where the store is
-        away and this worker may not admit by itself, which the client is told as `budget_unavailable`.
+        Units: nano-USD; ``admitted_ms``: when the exchange was admitted, in Unix milliseconds, the same that its ledger row
+        gets: it decides the windows. Again for the same exchange (a dearer target): the amount is changed. Errors: `Away`
+        where the store is away and this worker may not admit by itself, which the client is told as `budget_unavailable`.
         """
         if not payers or amount <= 0:
             return FREE
-        found = self._claims_of(payers, now)
+        found = self._claims_of(payers, admitted_ms / 1000)
         if not found.claims:
             return FREE
         amount = min(amount, MONEY_MAX)
-        lease = BudgetLease(exchange_id, found.claims, amount, int(now * 1000))
+        lease = BudgetLease(exchange_id, found.claims, amount, admitted_ms)
         audit_at = asyncio.get_running_loop().time() + AUDIT_SOON_S
         for claim, limit in zip(found.claims, found.limits, strict=True):
             self._books.claimed(claim, limit, audit_at)

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterable
 from typing import Final
 
 from proxy.core import headers, splice
-from proxy.core.routing import Plan
+from proxy.core.routing import Plan, Target
 from proxy.core.splice import Body
 from proxy.core.tour import Step
 from proxy.phases.exchange import Exchange
@@ -19,8 +19,11 @@ OUTPUT_CAPS: Final = frozenset({"max_tokens", "max_completion_tokens", "max_outp
 USAGE_ASKED: Final = ("stream_options", b'{"include_usage":true}')
 
 
-def call_to(x: Exchange, runtime: Runtime, plan: Plan, step: Step) -> tuple[Call, bool]:
-    """The call to this step's target, and whether usage is asked for in the client's stead."""
+def call_to(x: Exchange, runtime: Runtime, plan: Plan, step: Step, output_cap: int | None = None) -> tuple[Call, bool]:
+    """The call to this step's target, and whether usage is asked for in the client's stead.
+
+    ``output_cap``: to insert, where the client says none and the request may cost only so much.
+    """
     if x.upload is not None:
         return _upload_call(x, x.upload, plan, step), False
     assert x.body is not None  # noqa: S101 - accept has read it
@@ -34,6 +37,8 @@ def call_to(x: Exchange, runtime: Runtime, plan: Plan, step: Step) -> tuple[Call
         and not step.plain
         and target.name not in runtime.plain_targets
     )
+    if output_cap is not None:
+        inserted = (*inserted, (_cap_name(x.api, target), b"%d" % output_cap))
     if asks_usage:
         inserted = (*inserted, USAGE_ASKED)
     body = splice.rewrite(x.body, target.model, inserted)
@@ -50,6 +55,16 @@ def _params(body: Body, plan: Plan) -> tuple[tuple[str, bytes], ...]:
     return tuple(
         (name, value) for name, value in plan.params if name not in said and not (caps and name in OUTPUT_CAPS)
     )
+
+
+def _cap_name(api: Api, target: Target) -> str:
+    match api:
+        case Api.CHAT:
+            return target.provider.chat_output_cap
+        case Api.RESPONSES:
+            return "max_output_tokens"
+        case _:
+            return "max_tokens"
 
 
 def _upload_call(x: Exchange, upload: Upload, plan: Plan, step: Step) -> Call:

@@ -5,34 +5,68 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from proxy.core.breaker import Admission, Rejection, Subject
+from proxy.core.cost import Charge, UnpricedPolicy
 from proxy.core.failure import Failure
+from proxy.core.ledger import NOTHING
+from proxy.core.pricing import Terms
+from proxy.core.prompt import Prompt
 from proxy.core.routing import Plan, Target
 from proxy.core.splice import Body
+from proxy.phases.budgets import FREE, Hold
 from proxy.phases.upload import Upload
-from proxy.terms import DEFAULT_ACCOUNT, AccountId, Api, Commitment, ExchangeId
+from proxy.terms import DEFAULT_ACCOUNT, AccountId, Api, Commitment, ExchangeId, NanoUsd, Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """What one attempt may cost at most, and under which terms. ``output_cap``: what is inserted in the client's stead."""
+
+    terms: Terms
+    hold_nanousd: NanoUsd
+    unpriced: UnpricedPolicy
+    output_cap: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Bill:
+    """What the relayed answer has used, and what it costs."""
+
+    used: Usage
+    charge: Charge
 
 
 @dataclass(slots=True)
 class Attempt:
-    """One try at one target. Units: monotonic seconds. ``failure`` None: it answered. ``passage``: see `gate`."""
+    """One try at one target. Units: monotonic seconds. ``failure`` None: it answered. ``passage``: see `gate`.
+
+    ``wasted_nanousd``: what it may have cost although it gave no answer.
+    """
 
     target: Target
     started: float
+    quote: Quote
     ended: float = 0.0
     failure: Failure | None = None
     passage: tuple[tuple[Subject, Admission], ...] = ()
+    wasted_nanousd: NanoUsd = NOTHING
 
 
 @dataclass(slots=True)
 class Exchange:
-    """Mutable, owned by one task. Times are monotonic seconds, sizes bytes."""
+    """Mutable, owned by one task. Times are monotonic seconds, sizes bytes.
+
+    ``id`` is what the client sees, and may have chosen; ``booked_as`` is this exchange's alone. ``admitted_ms``: Unix
+    milliseconds, by which it belongs to a day and a budget's window.
+    """
 
     id: ExchangeId
+    booked_as: ExchangeId
     api: Api
     method: str
     path: str
     headers: Mapping[str, str]  # the client's, looked up without case
     started: float
+    admitted_ms: int
     total_at: float = 0.0
     account: AccountId = DEFAULT_ACCOUNT
     body: Body | None = None
@@ -44,6 +78,12 @@ class Exchange:
     hurried: bool = False  # the client's own deadline is nearer than the route's
     attempts: list[Attempt] = field(default_factory=list)
     rejections: list[tuple[Target, Rejection]] = field(default_factory=list)  # what the breakers held back
+    unaffordable: list[Failure] = field(default_factory=list)  # targets that money kept from being asked
+    ceiling_nanousd: NanoUsd | None = None  # the client's own
+    prompt: Prompt | None = None
+    input_tokens_guessed: int | None = None
+    hold: Hold = FREE
+    held_nanousd: NanoUsd = NOTHING
     commitment: Commitment = Commitment.UNCOMMITTED
     outlives: bool = False  # goes on although the client has left
     target: Target | None = None  # the one whose answer is relayed
@@ -51,7 +91,18 @@ class Exchange:
     status: int = 0
     failure: Failure | None = None
     figures: dict[str, Any] | None = None  # raw usage, see `usage.normalise`
+    reported_cost: NanoUsd | None = None  # in a header of the answer
+    guessed_output: int = 0  # tokens of an answer that reports none
+    bill: Bill | None = None
     request_bytes: int = 0
     first_event_at: float | None = None
     overhead_s: float | None = None
     relayed_bytes: int = 0
+    data_events: int = 0
+
+    @property
+    def at_stake_nanousd(self) -> NanoUsd:
+        """What the attempts so far may have cost: what failed ones wasted, and all of what one under way may."""
+        return NanoUsd(
+            sum(one.quote.hold_nanousd if one.failure is None else one.wasted_nanousd for one in self.attempts)
+        )

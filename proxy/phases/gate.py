@@ -122,4 +122,7 @@ def _why(rejection: Rejection) -> str:
 
 def skipped_told(x: Exchange) -> list[dict[str, object]]:
     """The targets that were not asked, as the error's metadata tells them."""
-    return [{"target": target.name, "skipped": _why(rejection)} for target, rejection in x.rejections]
+    told: list[dict[str, object]] = []
+    told += [{"target": target.name, "skipped": _why(rejection)} for target, rejection in x.rejections]
+    told += [{"target": failure.target, "skipped": failure.row.code} for failure in x.unaffordable]
+    return told

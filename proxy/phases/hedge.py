@@ -14,10 +14,9 @@ from proxy.core.pace import Pace
 from proxy.core.retry_budget import RetryBudget
 from proxy.core.routing import Plan
 from proxy.core.tour import Step, Tour
-from proxy.phases import gate
 from proxy.phases.ask import begun, failed, set_limit, tried
+from proxy.phases.clearance import Clearance, clear
 from proxy.phases.exchange import Attempt, Exchange
-from proxy.phases.gate import Passage
 from proxy.phases.judge import Opening, timeout_failure
 from proxy.phases.runtime import Runtime
 from proxy.phases.watchdog import Watchdog
@@ -47,7 +46,7 @@ def is_hedged(x: Exchange, plan: Plan, step: Step) -> bool:
 
 
 async def ask_hedged(
-    x: Exchange, runtime: Runtime, plan: Plan, way: Tour, passage: Passage, *, watchdog: Watchdog
+    x: Exchange, runtime: Runtime, plan: Plan, way: Tour, cleared: Clearance, *, watchdog: Watchdog
 ) -> Opening | Failure:
     """Ask the tour's last step, and perhaps its next one too. A `Failure` is that of the tour's last step."""
     route = plan.route or plan.asked
@@ -57,7 +56,7 @@ async def ask_hedged(
     hedging.budget.note_request(runtime.now())
     started = runtime.now()
     set_limit(x, plan, started, watchdog)
-    tries = [_begin(x, runtime, plan, way.step, passage)]
+    tries = [_begin(x, runtime, plan, way.step, cleared)]
     hedges = 0
     try:
         after_s = hedging.pace.p95_s()
@@ -97,8 +96,8 @@ async def ask_hedged(
     return outcome
 
 
-def _begin(x: Exchange, runtime: Runtime, plan: Plan, step: Step, passage: Passage) -> _Try:
-    record = begun(x, runtime, plan, step, passage)
+def _begin(x: Exchange, runtime: Runtime, plan: Plan, step: Step, cleared: Clearance) -> _Try:
+    record = begun(x, runtime, plan, step, cleared)
     return _Try(step, record, asyncio.create_task(tried(x, runtime, plan, step, record)))
 
 
@@ -110,14 +109,14 @@ async def _second(x: Exchange, runtime: Runtime, plan: Plan, way: Tour, hedging:
         hedging.budget.give_back()
         return None
     step = way.next()
-    passage = None if step is None else await gate.admitted(runtime, step.target)
-    if step is None or passage is None or isinstance(passage, Rejection):
-        if step is not None and isinstance(passage, Rejection):
-            x.rejections.append((step.target, passage))
-        hedging.budget.give_back()
-        runtime.retry_budget.give_back()
-        return None
-    return _begin(x, runtime, plan, step, passage)
+    cleared = None if step is None else await clear(x, runtime, plan, step.target)
+    if step is not None and isinstance(cleared, Clearance):
+        return _begin(x, runtime, plan, step, cleared)
+    if step is not None and isinstance(cleared, Rejection):
+        x.rejections.append((step.target, cleared))
+    hedging.budget.give_back()
+    runtime.retry_budget.give_back()
+    return None
 
 
 async def _first_content(way: Tour, runtime: Runtime, tries: list[_Try]) -> _Try | None:

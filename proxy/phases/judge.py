@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import orjson
 
-from proxy.core import lenient_json, media_type, usage
+from proxy.core import estimate, lenient_json, media_type, usage
 from proxy.core.commitment import Fault as StreamFault
 from proxy.core.commitment import PlainTap, StreamTap
 from proxy.core.dialect import DIALECTS
@@ -121,6 +121,8 @@ async def _whole(x: Exchange, runtime: Runtime, target: Target, reply: Reply, co
         return _error_inside(runtime, target, document, body)
     if type(document) is dict:
         x.figures = usage.of_body(document)
+        if x.figures is None:
+            x.guessed_output = estimate.output_of_body(document)
     return Opening(target, reply, body, None, ended=True)
 
 

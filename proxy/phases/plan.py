@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
-from proxy.core import balance, cost, routing
-from proxy.core.failure import Failure, Rejected
+from proxy.core import balance, cost, redact, routing
+from proxy.core.failure import Failure, FailureKind, Rejected
 from proxy.core.routing import Plan, Target
 from proxy.core.tariff import Price
 from proxy.phases.accept import requested_timeout_s
 from proxy.phases.exchange import Exchange
 from proxy.phases.runtime import Runtime
-from proxy.terms import Api
+from proxy.terms import Api, NanoUsd
 
 _STATEFUL = ("previous_response_id", "conversation", "background")
 
@@ -38,12 +38,27 @@ def plan(x: Exchange, runtime: Runtime) -> Plan:
             rank=partial(_ranked, runtime, found),
         )
         found = replace(found, targets=ordered)
+    x.ceiling_nanousd = _asked_ceiling(x, runtime)
     total_s = found.timeouts.total_s
     asked_s = requested_timeout_s(x)
     x.hurried = asked_s is not None and asked_s < total_s
     x.total_at = x.started + (asked_s if asked_s is not None and x.hurried else total_s)
     x.plan = found
     return found
+
+
+def _asked_ceiling(x: Exchange, runtime: Runtime) -> NanoUsd | None:
+    """What `x-penstock-tier` says that this request may cost at most."""
+    name = x.headers.get("x-penstock-tier")
+    if name is None:
+        return None
+    tiers = runtime.table.pricing.cost_tiers
+    ceiling = tiers.get(name.strip())
+    if ceiling is None:
+        known = ", ".join(sorted(tiers, key=lambda one: tiers[one]))
+        message = f"x-penstock-tier must name a cost tier ({known}), got {redact.text(name[:40])!r}."
+        raise Rejected(Failure(FailureKind.BAD_REQUEST, message))
+    return ceiling
 
 
 def _affinity(x: Exchange) -> bytes:

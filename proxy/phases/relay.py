@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote
 
-from proxy.core import error_body, headers
+from proxy.core import error_body, headers, usage
+from proxy.core.budget import usd
 from proxy.core.commitment import PlainTap, StreamTap
 from proxy.core.failure import Failure, FailureKind
 from proxy.core.routing import Target
+from proxy.phases import stream_cost
+from proxy.phases.bill import bill
 from proxy.phases.exchange import Exchange
 from proxy.phases.judge import Opening, stream_failure, wire_failure
 from proxy.phases.runtime import Runtime
@@ -44,6 +47,10 @@ class Relay:
         x.first_event_at = now
         x.commitment = Commitment.CONTENT
         x.overhead_s = now - x.started - x.upstream_wait_s
+        if usage.COST_HEADER in opening.reply.headers:
+            x.reported_cost = usage.cost_in_headers(opening.reply.headers)
+        if opening.tap is None:
+            x.bill = bill(x, whole=True)
         sent = [
             *headers.to_client(opening.reply.header_pairs, opening.target.provider.credential),
             *_own_headers(x, opening.target),
@@ -89,7 +96,7 @@ class Relay:
                 return
             failure = None if tap.complete else _out_of_time(self.opening.target, kind)
         finally:
-            self.x.figures = tap.figures
+            self.x.figures, self.x.data_events = tap.figures, tap.data_events
         if failure is None:
             await self.downstream.end()
             self.x.commitment = Commitment.COMPLETE
@@ -107,8 +114,13 @@ class Relay:
         events = tap.data_events
         relayed = 0
         fault: Fault | None = None
+        tells_cost = isinstance(tap, StreamTap) and stream_cost.is_asked(self.x)
         try:
             while True:
+                if tells_cost and (tap.done or ended) and tap.complete:
+                    tells_cost = False
+                    self.x.figures, self.x.data_events, self.x.relayed_bytes = tap.figures, events, relayed
+                    data = stream_cost.with_cost(self.x, data)
                 if data:
                     relayed += len(data)
                     watchdog.writing_since = now()
@@ -194,4 +206,9 @@ def _own_headers(x: Exchange, target: Target) -> list[tuple[str, str]]:
     ]
     if route is not None:
         own.append(("x-penstock-route", route))
+    cap = x.attempts[-1].quote.output_cap
+    if cap is not None:
+        own.append(("x-penstock-output-cap", str(cap)))
+    if x.bill is not None:
+        own.append(("x-penstock-cost-usd", usd(x.bill.charge.cost_nanousd)))
     return own

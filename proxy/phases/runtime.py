@@ -3,16 +3,21 @@
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from proxy.core.balance import Speeds
 from proxy.core.breaker import Subject, credential_subject
+from proxy.core.output_sizes import OutputSizes
+from proxy.core.pricing import Terms
 from proxy.core.retry_budget import RetryBudget
-from proxy.core.routing import RoutingTable
+from proxy.core.routing import RoutingTable, Target
 from proxy.phases.breakers import Breakers
+from proxy.phases.budgets import Budgets
 from proxy.phases.watchdog import Ticker
-from proxy.ports import ExchangeLog, Upstream
-from proxy.terms import ProviderId, TargetName
+from proxy.ports import Books, ExchangeLog, Ledger, Upstream
+from proxy.terms import ProviderId, RouteName, TargetName
+
+TERMS_MAX: Final = 2048  # kept in mind; clients can name targets
 
 if TYPE_CHECKING:
     from proxy.phases.hedge import Hedging
@@ -28,6 +33,9 @@ class Runtime:
     now: Callable[[], float]
     wall: Callable[[], float]
     breakers: Breakers
+    budgets: Budgets
+    books: Books
+    ledger: Ledger  # for who reads it
     ticker: Ticker = field(init=False)
     credentials: Mapping[ProviderId, Subject] = field(init=False)  # of those providers that have one
     retry_budget: RetryBudget = field(init=False)
@@ -35,6 +43,8 @@ class Runtime:
     speeds: Speeds = field(default_factory=Speeds)
     hedging: "dict[str, Hedging]" = field(default_factory=dict)  # by route
     plain_targets: set[TargetName] = field(default_factory=set)
+    output_sizes: OutputSizes = field(default_factory=OutputSizes)
+    _terms: dict[tuple[RouteName | None, TargetName], Terms] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.ticker = Ticker(self.now)
@@ -44,3 +54,13 @@ class Runtime:
             if provider.credential is not None
         }
         self.retry_budget = RetryBudget(self.table.retry.budget)
+
+    def terms(self, route: RouteName | None, target: Target) -> Terms:
+        """What holds for a target in a route; None: it was named directly."""
+        key = (route, target.name)
+        found = self._terms.get(key)
+        if found is None:
+            if len(self._terms) >= TERMS_MAX:
+                self._terms.clear()
+            found = self._terms[key] = self.table.pricing.terms(route, target.provider.id, target.model)
+        return found

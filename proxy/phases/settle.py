@@ -1,92 +1,46 @@
 """Phase 8, settle: make the books right. Synchronous, so that no cancellation can split it; exactly once an exchange."""
 
-from functools import partial
-from typing import Any
-
-from proxy.core import redact, usage
-from proxy.core.failure import Blame, FailureKind
+from proxy.core.ledger import LedgerRow
 from proxy.phases import gate
+from proxy.phases.bill import bill, wasted
+from proxy.phases.booking import row
 from proxy.phases.exchange import Exchange
-from proxy.phases.refuse import attempts_told
 from proxy.phases.runtime import Runtime
+from proxy.phases.telling import outcome_of, tell
 from proxy.terms import Commitment
-
-_ASKED_CHARS_MAX = 128
 
 
 def settle(x: Exchange, runtime: Runtime) -> None:
+    now = runtime.now()
     for attempt in x.attempts:
         if attempt.passage:
             gate.report(x, runtime, attempt)
     x.request_bytes = len(x.body.raw) if x.body is not None else 0
     if x.upload is not None:
         x.request_bytes = x.upload.seen_bytes
+    booked = _book(x, runtime, now)
+    if x.upload is not None:
         x.upload.close()
-    x.body = None  # the record is made later, and must not keep 32 MiB alive until then
-    runtime.log.exchange(partial(_record, x, runtime.now()))
+    x.body = x.prompt = None  # the log's record is made later, and must not keep 32 MiB alive until then
+    tell(x, runtime, now, booked)
 
 
-def _record(x: Exchange, now: float) -> dict[str, Any]:
-    """What is told of an exchange. Units: milliseconds, bytes, tokens. Neither bodies nor credentials."""
-    record: dict[str, Any] = {
-        "id": x.id,
-        "outcome": _outcome(x),
-        "status": x.status,
-        "api": x.api.value,
-        "asked": _asked(x),
-        "route": x.plan.route if x.plan is not None else None,
-        "target": x.target.name if x.target is not None else None,
-        "stream": x.streamed,
-        "attempts": len(x.attempts),
-        "ms": round((now - x.started) * 1000, 2),
-        "account": x.account,
-        "request_bytes": x.request_bytes,
-        "relayed_bytes": x.relayed_bytes,
-    }
-    if x.first_event_at is not None:
-        record["first_event_ms"] = round((x.first_event_at - x.started) * 1000, 2)
-    if x.overhead_s is not None:
-        record["overhead_ms"] = round(x.overhead_s * 1000, 2)
-    used = usage.normalise(x.figures) if x.figures is not None else None
-    if used is not None:
-        record["usage"] = {
-            "input": used.input_tokens,
-            "output": used.output_tokens,
-            "cached": used.cached_tokens,
-            "cache_write": used.cache_write_tokens,
-            "reasoning": used.reasoning_tokens,
-            "cost_nanousd": used.cost_nanousd,
-        }
-    if x.failure is not None:
-        record["code"] = x.failure.row.code
-        record["failure"] = x.failure.kind.value
-        record["message"] = redact.text(x.failure.message)
-    if x.rejections:
-        record["held_back"] = [target.name for target, _ in x.rejections]
-    if len(x.attempts) > 1 or x.failure is not None:
-        record["tried"] = attempts_told(x)
-        for told, attempt in zip(record["tried"], x.attempts, strict=True):
-            if attempt.failure is not None and attempt.failure.detail:
-                told["detail"] = redact.text(attempt.failure.detail)
-    retried = x.headers.get("x-stainless-retry-count")
-    if retried and retried.isdecimal():
-        record["client_retry"] = int(retried[:4])
-    return record
+def _book(x: Exchange, runtime: Runtime, now: float) -> LedgerRow:
+    """Book what was used, first in the journal: from there on it is not lost, whatever becomes of the budgets."""
+    if x.target is None:
+        _write_off(x)
+    elif x.bill is None:
+        x.bill = bill(x, whole=x.failure is None and x.commitment is Commitment.COMPLETE)
+    booked = row(x, runtime, x.bill, outcome_of(x), now)
+    runtime.books.book(booked)
+    runtime.budgets.settle(x.hold, booked.cost_nanousd)
+    if x.target is not None and x.bill is not None and not x.bill.used.estimated:
+        runtime.output_sizes.note(x.target.name, x.bill.used.output_tokens // x.choices)
+    return booked
 
 
-def _asked(x: Exchange) -> str | None:
-    """What the client asked for. A route is ours to name; anything else may be a secret pasted into the wrong field."""
-    if x.asked is None or (x.plan is not None and x.plan.route == x.asked):
-        return x.asked
-    return redact.text(x.asked[:_ASKED_CHARS_MAX])
-
-
-def _outcome(x: Exchange) -> str:
-    """One word: `ok`, `refused` (the request's fault), `failed`, `partial` (broken after content), `client_cancelled`."""
-    if x.failure is None:
-        return "ok" if x.commitment is Commitment.COMPLETE else "failed"
-    if x.failure.kind in (FailureKind.CLIENT_GONE, FailureKind.CLIENT_STALLED):
-        return "client_cancelled"
-    if x.commitment is Commitment.BROKEN:
-        return "partial"
-    return "refused" if x.failure.row.blame is Blame.CLIENT else "failed"
+def _write_off(x: Exchange) -> None:
+    """Attempts that were cut off, by the client mostly, while they waited for an answer."""
+    for attempt in x.attempts:
+        if attempt.failure is None and x.failure is not None:
+            attempt.wasted_nanousd = wasted(x, attempt, x.failure)

@@ -63,6 +63,7 @@ class CatalogueRow:
     auth_by_api: Mapping[Api, AuthStyle] = field(default_factory=dict)
     models_path: str | None = "/models"
     asks_usage: bool = True
+    chat_output_cap: str = "max_tokens"
     local: bool = False
     retired: Retired | None = None
     retired_apis: Mapping[Api, Retired] = field(default_factory=dict)

@@ -24,11 +24,13 @@ _ROWS: Final = (
         title="OpenAI",
         base_url="https://api.openai.com/v1",
         key_vars=("OPENAI_API_KEY",),
+        chat_output_cap="max_completion_tokens",
         paths=standard(
             *(_CHAT, _RESPONSES, _EMBEDDINGS, _COMPLETIONS, _MODERATIONS),
             *(_IMAGES, _IMAGE_EDITS, _SPEECH, _TRANSCRIPTIONS, _TRANSLATIONS),
         ),
         notes=(
+            "its o-series and later models refuse max_tokens",
             "OPENAI_BASE_URL is not read: clients set it to reach Penstock, which would then call itself",
             "usage in a stream: a chunk of its own before [DONE], only if asked; absent when the stream is cut",
             "usage of a transcription: tokens, or seconds where whisper-1 made it; speech tells it in its event stream only",
@@ -224,6 +226,7 @@ _ROWS: Final = (
     ),
     CatalogueRow(
         id=ProviderId("azure"),
+        chat_output_cap="max_completion_tokens",
         title="Azure OpenAI",
         base_url="${AZURE_OPENAI_ENDPOINT}/openai/v1",
         key_vars=("AZURE_OPENAI_API_KEY",),

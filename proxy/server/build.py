@@ -1,23 +1,38 @@
 """The composition root: the only module that puts technologies behind the ports."""
 
+import asyncio
 import os
+import random
+import socket
 import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+from uuid import uuid4
 
-from proxy.core.breaker import Policy
 from proxy.core.routing import RoutingTable
 from proxy.phases.breakers import Breakers
+from proxy.phases.budgets import Budgets
 from proxy.phases.runtime import Runtime
-from proxy.ports import BreakerStore, ExchangeLog, StoreState
+from proxy.ports import BreakerStore, BudgetStore, ExchangeLog, StoreAway, StoreState, StoreUnusable
+from proxy.server import books
+from proxy.server.journal import Journal
+from proxy.server.outbox import Outbox
+from proxy.server.retention import retain
+from proxy.server.settings import Settings
+from proxy.server.spending import LedgerSpend
 from proxy.stores.memory.breakers import MemoryBreakers
+from proxy.stores.memory.budgets import MemoryBudgets
+from proxy.telemetry.alerts import Alerts
 from proxy.telemetry.logs import Log
 from proxy.upstream.client import UpstreamClient
 
 if TYPE_CHECKING:
     from proxy.stores.redis.connection import RedisConnection
+
+OPEN_S: Final = 2.0  # for the ledger at the start; afterwards rows wait for it in the journal
+REPLAY_S: Final = 0.5  # for what dead processes left, which goes on behind the first requests
 
 
 def build_log() -> Log:
@@ -29,22 +44,65 @@ class BadStore(Exception):  # noqa: N818 - a message for whoever set the variabl
 
 
 class Stores:
-    """What is shared with other processes, and where. ``redis`` None: it is shared with nobody.
+    """What is kept, and where. ``redis`` None: nothing is shared with other processes.
 
     `start` before the first exchange, `close` after the last.
     """
 
-    def __init__(self, redis_url: str | None, policy: Policy, log: ExchangeLog) -> None:
-        """Raises `BadStore`."""
-        self.redis = None if redis_url is None else _redis(redis_url)
-        self.breakers = Breakers(_breaker_store(self.redis), log, time.time, policy)
+    def __init__(self, settings: Settings, table: RoutingTable, log: ExchangeLog) -> None:
+        """Raises `BadStore`: an address is none, or the journal cannot be written."""
+        self.redis = None if settings.redis_url is None else _redis(settings.redis_url)
+        self.breakers = Breakers(_breaker_store(self.redis), log, time.time, table.breaker)
+        try:
+            self.ledger = books.ledger(settings)
+            self.outbox = Outbox(Journal(settings.data / books.JOURNAL, log), self.ledger, log)
+        except StoreUnusable as unusable:
+            raise BadStore(str(unusable)) from None
+        except OSError as error:
+            raise BadStore(
+                f"{settings.data} cannot be written ({error.strerror}), and nothing is served that is not written down. "
+                "Set PENSTOCK_DATA to a directory on a local disk that this user may write to."
+            ) from None
+        self.alerts = Alerts(table.alerts, log, time.time, random.Random())  # noqa: S311 - it spreads retries
+        self.budgets = Budgets(
+            _budget_store(settings.redis_url),
+            LedgerSpend(self.ledger),
+            on_alert=self.alerts,
+            log=log,
+            wall=time.time,
+            worker=f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}",
+        )
+        self._keep_days = table.ledger_keep_days
+        self._log = log
+        self._retaining: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
+        """Raises `BadStore` where a store is there and cannot be used; one that is away is waited for by nobody."""
         if self.redis is not None:
             await self.redis.start()
         await self.breakers.start()
+        try:
+            async with asyncio.timeout(OPEN_S):
+                await self.ledger.open()
+        except (StoreAway, TimeoutError) as away:
+            self._log.event("ledger: away at the start, rows wait in the journal", error=str(away) or "no answer")
+        except StoreUnusable as unusable:
+            raise BadStore(str(unusable)) from None
+        await self.outbox.start(REPLAY_S)
+        self.alerts.start()
+        self.budgets.start()
+        if self._keep_days is not None:
+            self._retaining = asyncio.create_task(retain(self.ledger, self._log, self._keep_days, time.time))
 
     async def close(self) -> None:
+        """What is settled is delivered, as far as the stores are there; the rest waits in the journal."""
+        if self._retaining is not None:
+            self._retaining.cancel()
+            await asyncio.gather(self._retaining, return_exceptions=True)
+        await self.budgets.close()
+        await self.alerts.close()
+        await self.outbox.close()
+        await self.ledger.close()
         await self.breakers.close()
         if self.redis is not None:
             await self.redis.close()
@@ -71,6 +129,15 @@ def _breaker_store(redis: "RedisConnection | None") -> BreakerStore:
     return RedisBreakers(redis)
 
 
+def _budget_store(redis_url: str | None) -> BudgetStore:
+    if redis_url is None:
+        return MemoryBudgets(lambda: int(time.time() * 1000))
+    from proxy.stores.redis.budgets import RedisBudgets  # noqa: PLC0415 - as above
+    from proxy.stores.redis.scripts import RedisScripts  # noqa: PLC0415
+
+    return RedisBudgets(RedisScripts(redis_url))
+
+
 def build_runtime(table: RoutingTable, upstream: UpstreamClient, log: ExchangeLog, stores: Stores) -> Runtime:
     return Runtime(
         table=table,
@@ -79,4 +146,7 @@ def build_runtime(table: RoutingTable, upstream: UpstreamClient, log: ExchangeLo
         now=time.monotonic,
         wall=time.time,
         breakers=stores.breakers,
+        budgets=stores.budgets,
+        books=stores.outbox,
+        ledger=stores.ledger,
     )

@@ -15,13 +15,12 @@ import random
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from proxy.core.backoff import BackoffPolicy, delay
 from proxy.core.ledger import Intent, LedgerRow
-from proxy.ports import ExchangeLog, Ledger, StoreAway, StoreUnusable
+from proxy.ports import BooksState, ExchangeLog, Ledger, StoreAway, StoreUnusable
 from proxy.server.estate import Estate, Foreign, claim
 from proxy.server.journal import Journal
 
@@ -37,26 +36,6 @@ RESTART_S: Final = 1.0  # after a bug
 BACKOFF: Final = BackoffPolicy(first_s=0.1, factor=2.0, max_s=5.0, jitter=0.25)
 
 _Result = TypeVar("_Result")
-
-
-@dataclass(frozen=True, slots=True)
-class OutboxState:
-    """For `/health`. ``state``: `ok`; `behind` (the ledger is away, rows are spooled); `refusing` (see ``trouble``).
-
-    Units: seconds, bytes, rows since start. ``inherited``: rows of dead processes; ``interrupted`` are among them.
-    """
-
-    state: str
-    trouble: str | None
-    error: str | None
-    away_s: float | None
-    waiting_rows: int
-    spool_bytes: int
-    delivered: int
-    inherited: int
-    interrupted: int
-    damaged: int
-    lost: int
 
 
 class Outbox:
@@ -127,10 +106,10 @@ class Outbox:
         if self._journal.waiting >= self._batch_rows:
             self._due.set()
 
-    def state(self) -> OutboxState:
+    def state(self) -> BooksState:
         journal = self._journal
         trouble = self.trouble
-        return OutboxState(
+        return BooksState(
             state="refusing" if trouble is not None else "ok" if self._away_since is None else "behind",
             trouble=trouble,
             error=self._error,

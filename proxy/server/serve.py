@@ -56,7 +56,6 @@ class Options:
     drain_s: float = 60.0
     admin_port: int | None = None
     admin_hosts: tuple[str, ...] = ()
-    redis_url: str | None = field(default=None, repr=False)
     probe_every_s: float | None = None  # None: providers are not probed
 
 
@@ -68,6 +67,7 @@ class Service:
     """
 
     options: Options
+    settings: Settings
     table: RoutingTable
     log: ExchangeLog
     announce: Callable[[RoutingTable, str], None] | None = None
@@ -93,17 +93,17 @@ class Service:
             self.table = with_demo(self.table, await self._simulator.start())
         self._upstream = UpstreamClient()
         try:
-            self._stores = Stores(self.options.redis_url, self.table.breaker, self.log)
+            self._stores = Stores(self.settings, self.table, self.log)
+            await self._stores.start()
         except BadStore as bad:
             raise CannotServe(str(bad)) from None
-        await self._stores.start()
         runtime = build_runtime(self.table, self._upstream, self.log, self._stores)
         admin = Admin(
             None if self.admin_key is None else self.admin_key.role_of, (self.options.host, *self.options.admin_hosts)
         )
         moved_to = self.options.admin_port
         probe = self._probe(self._upstream)
-        outlook = Outlook({} if probe is None else probe.checks, self._stores.states)
+        outlook = Outlook({} if probe is None else probe.checks, self._stores.states, self._stores.outbox.state)
         surface = self._surface = Surface(runtime, admin if moved_to is None else None, outlook)
         self.port = self.admin_port = await self._open(surface.handle, self.options.port, "--port")
         if moved_to is not None:
@@ -161,6 +161,7 @@ class Service:
             await asyncio.gather(self._probing, return_exceptions=True)
         if self._stores is not None:
             await self._stores.close()
+            self._stores = None
         if self._upstream is not None:
             await self._upstream.close()
         if self._simulator is not None:
@@ -235,18 +236,12 @@ async def serve(service: Service) -> None:
         service.log.close()
 
 
-def admin_key(settings: Settings, log: ExchangeLog) -> AdminKey | None:
-    """The admin key, made if there is none; None where it cannot be kept: then all but the admin API is served.
-
-    Errors: CannotServe for a key that must not be used.
-    """
+def admin_key(settings: Settings, log: ExchangeLog) -> AdminKey:
+    """The admin key, made if there is none. Errors: CannotServe for one that must not be used, or cannot be kept."""
     try:
         held = own_secrets.obtain(own_secrets.ADMIN_KEY, settings.admin_key, settings.data)
-    except own_secrets.SecretRefused as refused:
-        raise CannotServe(str(refused)) from None
-    except own_secrets.SecretUnavailable as unavailable:
-        log.event("the admin API is off", reason=str(unavailable))
-        return None
+    except (own_secrets.SecretRefused, own_secrets.SecretUnavailable) as problem:
+        raise CannotServe(str(problem)) from None
     if held.made:
         log.event("an admin key was made", file=held.origin)
     return AdminKey(held.value)
@@ -257,7 +252,7 @@ def run(
 ) -> None:
     """Serve in a new event loop until a signal comes. Raises `CannotServe`."""
     log = build_log()
-    main = serve(Service(options, table, log, announce, admin_key(settings, log)))
+    main = serve(Service(options, settings, table, log, announce, admin_key(settings, log)))
     if sys.platform != "win32":
         import uvloop  # noqa: PLC0415 - not on every platform
 

@@ -244,14 +244,23 @@ async def test_spend_per_account_and_key_in_a_window(ledger: Ledger) -> None:
     await ledger.write([*rows, row(999, account="idle", cost_nanousd=0, virtual_key="vk_idle")])
     since, until = (DAY - 1) * US_PER_DAY + 12345, DAY * US_PER_DAY + 54321
     inside = [one for one in rows if since <= one.started_us < until]
-    assert await ledger.spend("account", since, until) == {
-        name: sum(one.cost_nanousd for one in inside if one.account == name) for name in {one.account for one in inside}
-    }
-    assert await ledger.spend("virtual_key", since, until) == {
-        name: sum(one.cost_nanousd for one in inside if one.virtual_key == name)
-        for name in {one.virtual_key for one in inside if one.virtual_key is not None}
-    }
-    assert await ledger.spend("account", 0, 1) == {}
+    for name in {one.account for one in rows}:
+        exact = sum(one.cost_nanousd for one in inside if one.account == name)
+        assert await ledger.spent("account", name, since, until) == exact
+    for key in {one.virtual_key for one in rows if one.virtual_key is not None}:
+        exact = sum(one.cost_nanousd for one in inside if one.virtual_key == key)
+        assert await ledger.spent("virtual_key", key, since, until) == exact
+    assert await ledger.spent("everybody", "", since, until) == sum(one.cost_nanousd for one in inside)
+    assert await ledger.spent("account", "acme", 0, 1) == 0
+    assert await ledger.spent("account", "nobody\0", since, until) == 0
+
+
+async def test_a_row_is_found_by_the_id_that_its_client_chose(ledger: Ledger) -> None:
+    rows = [row(number, request_id="mine") for number in (1, 2)]
+    await ledger.write([*rows, row(3)])
+    assert await ledger.row("mine") == rows[1]
+    assert await ledger.row("req_000001") == rows[0]
+    assert (await ledger.summary(Span(DAY, DAY))).total.calls == 3
 
 
 def _told(measured: Measures) -> dict[str, int]:

@@ -4,6 +4,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from aiohttp import web
 
@@ -14,8 +15,10 @@ from proxy.edge.protocol import HttpServer
 from proxy.phases.breakers import Breakers
 from proxy.phases.runtime import Runtime
 from proxy.stores.memory.breakers import MemoryBreakers
+from proxy.stores.sqlite.ledger import SqliteLedger
 from proxy.terms import Role
 from proxy.upstream.client import UpstreamClient
+from tests.books import RecordingBooks, budgets
 from tests.gateway import Answer, Connection, RecordingLog
 
 KEY = "hush-Zq8vT1nB6yKd4wXs9LpRf2JmGc7h"
@@ -67,7 +70,9 @@ async def open_door(
     log, upstream, handlers = RecordingLog(), UpstreamClient(), Handlers()
     routing = parse("routes: {}", "routes.yaml", {})
     breakers = Breakers(MemoryBreakers(time.monotonic), log, time.time)
-    runtime = Runtime(routing, upstream, log, time.monotonic, time.time, breakers)
+    ledger = SqliteLedger(Path("never opened"))
+    books = RecordingBooks()
+    runtime = Runtime(routing, upstream, log, time.monotonic, time.time, breakers, budgets(log), books, ledger)
 
     def role_of(presented: str) -> Role | None:
         return None if keeper is None or keeper.role_of(presented) is None else role

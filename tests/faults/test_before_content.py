@@ -394,7 +394,7 @@ async def test_who_waits_for_another_attempt_is_told_of_a_shutdown(start: Start,
     gateway = await start(f'providers: {{sim: {{like: vllm, base_url: "{upstream_url}"}}}}')
     asking = asyncio.create_task(gateway.ask("sim/503:2", stream=True))
     await asyncio.sleep(0.2)
-    await gateway.service.stop()
+    await gateway.stop()
     got = await asking
     assert (got.status, got.end, got.error["code"]) == (503, "whole", "shutting_down")
 

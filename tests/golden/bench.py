@@ -132,7 +132,7 @@ class Bench:
         return cls(gateway, replay)
 
     async def stop(self) -> None:
-        await self.gateway.service.stop()
+        await self.gateway.stop()
         await self.replay.stop()
         for _ in range(5):
             await asyncio.sleep(0)  # what was just closed gives its sockets back in the loop's next turns

@@ -91,7 +91,7 @@ class Worker:
 
     async def reserve(self, exchange: str, amount: int, at: float | None = None) -> Hold | Refused | Away:
         now = self.wall() if at is None else at
-        return await self.budgets.reserve(ExchangeId(exchange), self.payers, NanoUsd(amount), now)
+        return await self.budgets.reserve(ExchangeId(exchange), self.payers, NanoUsd(amount), int(now * 1000))
 
     async def held(self, exchange: str, amount: int, at: float | None = None) -> Hold:
         answer = await self.reserve(exchange, amount, at)

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -16,7 +17,9 @@ from proxy.phases.exchange import Exchange
 from proxy.phases.runtime import Runtime
 from proxy.ports import Call, ClientGone, Fault
 from proxy.stores.memory.breakers import MemoryBreakers
+from proxy.stores.sqlite.ledger import SqliteLedger
 from proxy.terms import Api, ExchangeId
+from tests.books import RecordingBooks, budgets
 from tests.gateway import RecordingLog
 
 EVENT = b'data: {"choices":[{"index":0,"delta":{"content":"a"},"finish_reason":null}]}\n\n'
@@ -170,19 +173,25 @@ routes: {route: {tiers: [a/m, b/m]}}
         body = orjson.dumps({"model": "route", "stream": streamed, "messages": []})
         self.downstream = FakeDownstream(body, gone_at=gone_at)
         self.breakers = Breakers(MemoryBreakers(time.monotonic), self.log, time.time)
-        self.runtime = Runtime(table, self.upstream, self.log, time.monotonic, time.time, self.breakers)
+        self.books = RecordingBooks()
+        world = (table, self.upstream, self.log, time.monotonic, time.time, self.breakers)
+        self.runtime = Runtime(*world, budgets(self.log), self.books, SqliteLedger(Path("never opened")))
         self.is_form = script.startswith("form")
         api, path = (
             (Api.TRANSCRIPTIONS, "/v1/audio/transcriptions") if self.is_form else (Api.CHAT, "/v1/chat/completions")
         )
         given = {"content-type": FORM_TYPE} if self.is_form else {}
-        self.x = Exchange(ExchangeId("x"), api, "POST", path, given, time.monotonic())
+        x = ExchangeId("x")
+        self.x = Exchange(x, x, api, "POST", path, given, time.monotonic(), int(time.time() * 1000))
 
     async def run(self) -> None:
         await lifecycle.run(self.x, self.runtime, self.downstream)
 
     def check(self) -> dict[str, Any]:
         (record,) = self.log.exchanges
+        (row,) = self.books.rows
+        assert (row.id, row.outcome) == ("x", record["outcome"])
+        assert len(self.books.intents) == len(self.x.attempts)
         assert not self.log.bugs
         assert all(reply.let_go for reply in self.upstream.replies)
         assert len(self.downstream.ends) <= 1

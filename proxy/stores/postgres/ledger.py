@@ -97,16 +97,18 @@ _PAGE: Final = (
 # The same, said so that the index by account serves.
 _PAGE_OF_ACCOUNT: Final = _PAGE.replace("($3::TEXT IS NULL OR account = $3)", "account = $3")
 _BOOKED: Final = f"SELECT seq, {_NAMES} FROM penstock_ledger WHERE {_WANTED} AND seq > $12 ORDER BY seq LIMIT $13"  # noqa: S608
-_ROW: Final = f"SELECT {_NAMES} FROM penstock_ledger WHERE id = $1"  # noqa: S608
+_ROW: Final = f"SELECT {_NAMES} FROM penstock_ledger WHERE id = $1 OR request_id = $1 ORDER BY seq DESC LIMIT 1"  # noqa: S608
 _NEWEST: Final = "SELECT coalesce(max(seq), 0) FROM penstock_ledger"
-_SPEND: Final[Mapping[Spender, str]] = {
+_SPENT: Final[Mapping[Spender, str]] = {
+    "everybody": """
+        SELECT coalesce(sum(cost_nanousd), 0)::BIGINT FROM penstock_ledger
+        WHERE $1::TEXT = '' AND started_us >= $2 AND started_us < $3""",
     "account": """
-        SELECT account, sum(cost_nanousd)::BIGINT FROM penstock_ledger
-        WHERE started_us >= $1 AND started_us < $2 GROUP BY account HAVING sum(cost_nanousd) > 0""",
+        SELECT coalesce(sum(cost_nanousd), 0)::BIGINT FROM penstock_ledger
+        WHERE account = $1 AND started_us >= $2 AND started_us < $3""",
     "virtual_key": """
-        SELECT virtual_key, sum(cost_nanousd)::BIGINT FROM penstock_ledger
-        WHERE started_us >= $1 AND started_us < $2 AND virtual_key IS NOT NULL
-        GROUP BY virtual_key HAVING sum(cost_nanousd) > 0""",
+        SELECT coalesce(sum(cost_nanousd), 0)::BIGINT FROM penstock_ledger
+        WHERE virtual_key = $1 AND started_us >= $2 AND started_us < $3""",
 }
 _SUMMARY: Final = (
     f"SELECT dimension, value, {_ADDED} FROM penstock_rollup "  # noqa: S608
@@ -168,9 +170,9 @@ class PostgresLedger:
         async with self._database.connection() as connection:
             return int(await connection.fetchval(_NEWEST))
 
-    async def spend(self, by: Spender, since_us: int, until_us: int) -> Mapping[str, int]:
+    async def spent(self, by: Spender, name: str, since_us: int, until_us: int) -> int:
         async with self._database.connection() as connection:
-            return {record[0]: record[1] for record in await connection.fetch(_SPEND[by], since_us, until_us)}
+            return int(await connection.fetchval(_SPENT[by], storable(name), since_us, until_us))
 
     async def summary(self, span: Span, account: str | None = None) -> Summary:
         async with self._database.connection() as connection:

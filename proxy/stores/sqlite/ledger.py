@@ -72,16 +72,18 @@ _BOOKED: Final = (
     "AND (:account IS NULL OR account = :account) AND started_us >= :since_us AND started_us < :until_us "
     f"{_WANTED} ORDER BY seq LIMIT :limit"
 )
-_ROW: Final = f"SELECT {_NAMES} FROM ledger WHERE id = ?"  # noqa: S608
+_ROW: Final = f"SELECT {_NAMES} FROM ledger WHERE id = :id OR request_id = :id ORDER BY seq DESC LIMIT 1"  # noqa: S608
 _NEWEST: Final = "SELECT coalesce(max(seq), 0) FROM ledger"
-_SPEND: Final[Mapping[Spender, str]] = {
+_SPENT: Final[Mapping[Spender, str]] = {
+    "everybody": """
+        SELECT coalesce(sum(cost_nanousd), 0) FROM ledger
+        WHERE :name = '' AND started_us >= :since AND started_us < :until""",
     "account": """
-        SELECT account, sum(cost_nanousd) FROM ledger
-        WHERE started_us >= ? AND started_us < ? GROUP BY account HAVING sum(cost_nanousd) > 0""",
+        SELECT coalesce(sum(cost_nanousd), 0) FROM ledger
+        WHERE account = :name AND started_us >= :since AND started_us < :until""",
     "virtual_key": """
-        SELECT virtual_key, sum(cost_nanousd) FROM ledger
-        WHERE started_us >= ? AND started_us < ? AND virtual_key IS NOT NULL
-        GROUP BY virtual_key HAVING sum(cost_nanousd) > 0""",
+        SELECT coalesce(sum(cost_nanousd), 0) FROM ledger
+        WHERE virtual_key = :name AND started_us >= :since AND started_us < :until""",
 }
 _SUMMARY: Final = (
     f"SELECT dimension, value, {_ADDED} FROM rollup "  # noqa: S608
@@ -139,9 +141,9 @@ class SqliteLedger:
     async def newest_seq(self) -> int:
         return await self._read(lambda connection: int(connection.execute(_NEWEST).fetchone()[0]))
 
-    async def spend(self, by: Spender, since_us: int, until_us: int) -> Mapping[str, int]:
-        window = (since_us, until_us)
-        return await self._read(lambda connection: dict(connection.execute(_SPEND[by], window).fetchall()))
+    async def spent(self, by: Spender, name: str, since_us: int, until_us: int) -> int:
+        window = {"name": storable(name), "since": since_us, "until": until_us}
+        return await self._read(lambda connection: int(connection.execute(_SPENT[by], window).fetchone()[0]))
 
     async def summary(self, span: Span, account: str | None = None) -> Summary:
         return await self._read(lambda connection: _summary(connection, span, account))
@@ -244,7 +246,7 @@ def _held(connection: sqlite3.Connection, keys: Mapping[Key, Measures] | Sequenc
 
 
 def _one_row(connection: sqlite3.Connection, exchange_id: str) -> LedgerRow | None:
-    values = connection.execute(_ROW, (exchange_id,)).fetchone()
+    values = connection.execute(_ROW, {"id": exchange_id}).fetchone()
     return None if values is None else _row(values)
 
 

@@ -28,12 +28,15 @@ CREATE TABLE penstock_ledger (
     cache              TEXT    NOT NULL,
     first_event_ms     DOUBLE PRECISION,
     total_ms           DOUBLE PRECISION NOT NULL,
+    request_id         TEXT,
     tags               TEXT    NOT NULL
 );
 
 -- Pages by time; and spend by window, which it answers without touching the rows.
 CREATE INDEX penstock_ledger_by_time ON penstock_ledger (started_us, id, account, virtual_key, cost_nanousd);
-CREATE INDEX penstock_ledger_by_account ON penstock_ledger (account, started_us, id);
+CREATE INDEX penstock_ledger_by_account ON penstock_ledger (account, started_us, id, cost_nanousd);
+CREATE INDEX penstock_ledger_by_virtual_key ON penstock_ledger (virtual_key, started_us, cost_nanousd) WHERE virtual_key IS NOT NULL;
+CREATE INDEX penstock_ledger_by_request_id ON penstock_ledger (request_id) WHERE request_id IS NOT NULL;
 
 CREATE TABLE penstock_rollup (
     account               TEXT    NOT NULL,

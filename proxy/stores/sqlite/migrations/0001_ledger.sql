@@ -28,12 +28,15 @@ CREATE TABLE ledger (
     cache              TEXT    NOT NULL,
     first_event_ms     REAL,
     total_ms           REAL    NOT NULL,
+    request_id         TEXT,
     tags               TEXT    NOT NULL
 );
 
 -- Pages by time; and spend by window, which it answers without touching the rows.
 CREATE INDEX ledger_by_time ON ledger (started_us, id, account, virtual_key, cost_nanousd);
-CREATE INDEX ledger_by_account ON ledger (account, started_us, id);
+CREATE INDEX ledger_by_account ON ledger (account, started_us, id, cost_nanousd);
+CREATE INDEX ledger_by_virtual_key ON ledger (virtual_key, started_us, cost_nanousd) WHERE virtual_key IS NOT NULL;
+CREATE INDEX ledger_by_request_id ON ledger (request_id) WHERE request_id IS NOT NULL;
 
 CREATE TABLE rollup (
     account               TEXT    NOT NULL,

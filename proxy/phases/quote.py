@@ -1,0 +1,164 @@
+"""What asking a target may cost at most: its price, the ceiling that holds, and the output cap that makes it fit."""
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+from proxy.core import cost
+from proxy.core.budget import usd
+from proxy.core.cost import Bounds, UnpricedMode, UnpricedPolicy
+from proxy.core.failure import Failure, FailureKind
+from proxy.core.pricing import Terms
+from proxy.core.prompt import Prompt, measure
+from proxy.core.routing import Plan, Target
+from proxy.core.tariff import LOCAL, Tariff
+from proxy.phases.call import OUTPUT_CAPS, WITH_PARAMS
+from proxy.phases.exchange import Exchange, Quote
+from proxy.phases.runtime import Runtime
+from proxy.terms import Api, NanoUsd
+
+CAPPED: Final = frozenset({Api.CHAT, Api.COMPLETIONS, Api.RESPONSES, Api.MESSAGES})
+# Nobody bills for counting tokens, and whoever bills for a relayed path does not say so in it.
+UNBILLED: Final = frozenset({Api.COUNT_TOKENS, Api.PASSTHROUGH})
+IMAGE_TOKENS_MADE_MAX: Final = 6240  # gpt-image-1, high quality, 1024 x 1536 (platform.openai.com/docs/guides/images)
+AUDIO_BYTES_A_MS_MIN: Final = 2  # 16 kbit/s: speech is hardly ever packed tighter
+AUDIO_MS_A_TOKEN: Final = 100
+SPOKEN_TOKENS_A_CHARACTER: Final = 2
+RERANKED_A_SEARCH: Final = 100  # documents to a search unit (docs.cohere.com)
+
+_FREE: Final = Quote(Terms(LOCAL), NanoUsd(0), UnpricedPolicy())
+
+
+@dataclass(frozen=True, slots=True)
+class _Cap:
+    """The output cap of a request. ``said``: by the client or the route; ``tokens`` None: it says none."""
+
+    said: bool
+    tokens: int | None = None
+
+
+def quote(x: Exchange, runtime: Runtime, plan: Plan, target: Target) -> Quote | Failure:
+    """The most that this exchange may cost at this target, or why it may not be asked."""
+    if x.api in UNBILLED:
+        return _FREE
+    terms = runtime.terms(plan.route, target)
+    ceiling = _lower(terms.ceiling_nanousd, x.ceiling_nanousd)
+    cap = _cap(x, plan)
+    at_s = x.admitted_ms // 1000
+    inserted: int | None = None
+    if not cap.said and x.api in CAPPED and (ceiling is not None or terms.output_tokens_max is not None):
+        inserted = _largest(x, terms, ceiling, at_s)
+        if inserted is None:
+            return _too_dear(target, None, ceiling)
+    output = inserted or cap.tokens or _expected(x, runtime, terms, target)
+    policy = _within(terms.unpriced, ceiling)
+    if not isinstance(terms.price.tariff, Tariff) and x.api is Api.MODERATIONS:
+        policy = UnpricedPolicy(UnpricedMode.FREE)  # where no price is known there is none: OpenAI bills none
+    hold = cost.hold(terms.price, _bounds(x, output), at_s, policy)
+    if hold is None:
+        return _unpriced(target, terms)
+    if ceiling is not None and hold > ceiling:
+        return _too_dear(target, hold, ceiling)
+    return Quote(terms, hold, policy, inserted)
+
+
+def _largest(x: Exchange, terms: Terms, ceiling: NanoUsd | None, at_s: int) -> int | None:
+    """The largest cap that fits under the ceiling; None where none does."""
+    most = terms.output_tokens_max
+    tariff = terms.price.tariff
+    if ceiling is None or not isinstance(tariff, Tariff):
+        return cost.OUTPUT_TOKENS_DEFAULT if most is None else most
+    return cost.output_cap_that_fits(ceiling, _bounds(x, 0), tariff, at_s, choices=x.choices, most=most)
+
+
+def _expected(x: Exchange, runtime: Runtime, terms: Terms, target: Target) -> int:
+    """The output that is allowed for where nobody caps it. What was seen at the 99th percentile is the least."""
+    if x.api not in CAPPED:
+        return 0
+    return max(terms.output_tokens_max or cost.OUTPUT_TOKENS_DEFAULT, runtime.output_sizes.p99(target.name))
+
+
+def _cap(x: Exchange, plan: Plan) -> _Cap:
+    fields = x.body.fields if x.body is not None else {}
+    said = [fields[name] for name in OUTPUT_CAPS if name in fields]
+    if not said and plan.params and x.api in WITH_PARAMS:
+        said = [int(value) for name, value in plan.params if name in OUTPUT_CAPS and value.isdigit()]
+    caps = [value for value in said if type(value) is int and value > 0]
+    return _Cap(bool(said), max(caps) if caps else None)
+
+
+def _bounds(x: Exchange, output_tokens: int) -> Bounds:
+    """The most that the request can use, in whatever its API is billed by."""
+    fields = x.body.fields if x.body is not None else {}
+    limits = cost.bounds(prompt_of(x), output_cap=output_tokens, choices=_generated(x))
+    match x.api:
+        case Api.IMAGES | Api.IMAGE_EDITS:
+            made = x.choices
+            return replace(limits, images=made, output_tokens=made * IMAGE_TOKENS_MADE_MAX, has_images=True)
+        case Api.SPEECH:
+            spoken = _characters(fields.get("input"))
+            return replace(limits, characters=spoken, output_tokens=spoken * SPOKEN_TOKENS_A_CHARACTER, has_audio=True)
+        case Api.TRANSCRIPTIONS | Api.TRANSLATIONS:
+            heard_ms = _upload_bytes(x) // AUDIO_BYTES_A_MS_MIN
+            heard = heard_ms // AUDIO_MS_A_TOKEN
+            return replace(limits, audio_ms=heard_ms, input_tokens=heard, output_tokens=heard, has_audio=True)
+        case Api.RERANK:
+            documents = fields.get("documents")
+            count = len(documents) if type(documents) is list else 1
+            return replace(limits, searches=max(1, -(-count // RERANKED_A_SEARCH)))
+        case _:
+            return limits
+
+
+def prompt_of(x: Exchange) -> Prompt:
+    """What the request holds, measured once."""
+    if x.prompt is None:
+        x.prompt = Prompt(0) if x.body is None else measure(len(x.body.raw), x.body.fields)
+    return x.prompt
+
+
+def _generated(x: Exchange) -> int:
+    """How many choices are generated: `best_of` makes more than it shows."""
+    best_of = x.body.fields.get("best_of") if x.body is not None and x.api is Api.COMPLETIONS else None
+    return max(x.choices, best_of) if type(best_of) is int else x.choices
+
+
+def _characters(text: object) -> int:
+    return len(text) if type(text) is str else 0
+
+
+def _upload_bytes(x: Exchange) -> int:
+    length = x.headers.get("content-length", "")
+    return int(length) if length.isascii() and length.isdecimal() else x.request_bytes
+
+
+def _lower(one: NanoUsd | None, other: NanoUsd | None) -> NanoUsd | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return min(one, other)
+
+
+def _within(policy: UnpricedPolicy, ceiling: NanoUsd | None) -> UnpricedPolicy:
+    """What is held, and booked, without a price is never more than the request may cost."""
+    if ceiling is None or policy.ceiling_nanousd <= ceiling:
+        return policy
+    return replace(policy, ceiling_nanousd=ceiling)
+
+
+def _too_dear(target: Target, hold: NanoUsd | None, ceiling: NanoUsd | None) -> Failure:
+    costs = (
+        f"up to {usd(hold)} USD" if hold is not None else f"too much even with {cost.OUTPUT_TOKENS_MIN} output tokens"
+    )
+    message = (
+        f"{target.name} may cost {costs} for this request, and its cost tier allows {usd(ceiling or 0)} USD. "
+        "Shorten the prompt, lower the output cap, or ask a route of a higher cost tier."
+    )
+    return Failure(FailureKind.COST_TIER_EXCEEDED, message, target=target.name)
+
+
+def _unpriced(target: Target, terms: Terms) -> Failure:
+    why = "" if isinstance(terms.price.tariff, Tariff) else f" ({terms.price.tariff.why})"
+    message = (
+        f"The price of {target.name} is not known{why}, and this route takes no target without one (unpriced: reject). "
+        "Give it a price in the routes file."
+    )
+    return Failure(FailureKind.MODEL_UNPRICED, message, target=target.name)

@@ -1,0 +1,36 @@
+"""The books of unit tests: what an outbox is told, kept in memory, and budgets that nobody has limits in."""
+
+import time
+from dataclasses import dataclass, field
+
+from proxy.core.ledger import Intent, LedgerRow
+from proxy.phases.budgets import Budgets
+from proxy.ports import ExchangeLog
+from proxy.stores.memory.budgets import MemoryBudgets
+from tests.ledger import FakeLedger
+
+
+@dataclass
+class RecordingBooks:
+    """The port `Books`. ``refuses``: no intent can be written down."""
+
+    intents: list[Intent] = field(default_factory=list)
+    rows: list[LedgerRow] = field(default_factory=list)
+    refuses: bool = False
+    trouble: str | None = None
+
+    def intend(self, intent: Intent) -> bool:
+        if not self.refuses:
+            self.intents.append(intent)
+        return not self.refuses
+
+    def book(self, row: LedgerRow) -> None:
+        self.rows.append(row)
+
+
+def budgets(log: ExchangeLog) -> Budgets:
+    def now_ms() -> int:
+        return int(time.time() * 1000)
+
+    store = MemoryBudgets(now_ms)
+    return Budgets(store, FakeLedger(), on_alert=lambda _: None, log=log, wall=time.time, worker="test")
