@@ -21,6 +21,14 @@ from tests.server.process import config_file, serving
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+# A channel whose address is not there is an error.
+ALERTED = {
+    "ALERT_URL": "https://alerts.example.com/penstock",
+    "ALERT_SECRET": "s",
+    "SLACK_WEBHOOK_URL": "https://hooks.slack.example/services/x",
+    "SMTP_USER": "u",
+    "SMTP_PASSWORD": "p",
+}
 EXAMPLES = [
     pytest.param(block, id=f"{document.name}-{number}")
     for document in DOCUMENTS
@@ -30,7 +38,7 @@ EXAMPLES = [
 
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_every_yaml_example_is_valid(example: str) -> None:
-    parse(example, "example.yaml", {})
+    parse(example, "example.yaml", ALERTED)
 
 
 def test_the_tools_are_shown_by_the_files_that_are_run() -> None:

@@ -2,19 +2,30 @@
 
 import json
 import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import click
 
+from proxy.cli.explain_money import PROMPT_TOKENS, Explained, cells, explained, paid_by, payers_as_json, too_dear
+from proxy.cli.explain_money import as_json as as_json_of
 from proxy.cli.options import EXIT_PROBLEMS, config_option, json_option, loaded
 from proxy.cli.table import show
 from proxy.core.failure import Failure
-from proxy.core.routing import Plan, Target, Timeouts, considered, plan
-from proxy.terms import Api
+from proxy.core.routing import Plan, RoutingTable, Target, Timeouts, considered, plan
+from proxy.terms import Api, RouteName
 
-HEADERS: Final = ("", "TARGET", "MODEL SENT", "SKIPPED")
+HEADERS: Final = ("", "TARGET", "MODEL SENT", "INPUT", "OUTPUT", "FROM", "COST TIER", "OUTPUT CAP", "SKIPPED")
+
+
+class _Row(NamedTuple):
+    """A target; ``skipped``: why a plan leaves it out, None: it does not."""
+
+    target: Target
+    skipped: str | None
+    money: Explained
 
 
 @click.command(epilog="Example: penstock explain qualification --api chat")
@@ -31,55 +42,77 @@ HEADERS: Final = ("", "TARGET", "MODEL SENT", "SKIPPED")
 def command(route: str, api: str, config: Path, as_json: bool) -> None:
     """Show which targets a request for ROUTE would try, in which order, and why others are skipped.
 
-    ROUTE is anything that a request may name as its model. Exit code 1 if no target could serve it.
+    With what each charges, the most that a request may cost there, the output cap that a request without one gets, and
+    who pays. ROUTE is anything that a request may name as its model. Exit code 1 if no target could serve it.
     """
     table = loaded(config)
     if all(provider.inactive is not None for provider in table.providers.values()):
         from proxy.config.resolve import with_demo  # noqa: PLC0415 - not for --help
 
         table = with_demo(table, "http://127.0.0.1/v1")  # as `penstock serve` does then
+    from proxy.config.pricing import with_price_list  # noqa: PLC0415 - likewise
+
     planned = plan(table, route, Api(api))
-    targets = considered(table, route, Api(api))
+    found = considered(table, route, Api(api))
+    table = with_price_list(table, {target.provider.id for target, _ in found})
+    known = None if isinstance(planned, Failure) else planned.route
+    known = RouteName(route) if known is None and route in table.routes else known
+    at_s = int(time.time())
+    rows = [_Row(target, reason, explained(table, known, target, at_s)) for target, reason in found]
     if as_json:
-        click.echo(json.dumps(_as_json(route, api, planned, targets), indent=2))
-    elif isinstance(planned, Failure):
-        if targets:
-            show(HEADERS, _rows(targets))
-        click.echo(planned.message, err=True)
+        click.echo(json.dumps(_as_json(table, (route, api), planned, rows), indent=2))
     else:
-        known = None if planned.route is None else table.routes[planned.route]
-        what = "a target named directly" if known is None else f"route {known.name}"
-        about = f" ({known.about})" if known is not None and known.about else ""
-        click.echo(f"{route}: {what}{about}, by the {api} API")
-        click.echo(f"timeouts: {_spelled(planned.timeouts)}\n")
-        show(HEADERS, _rows(targets))
+        _show(table, (route, api), planned, rows)
     if isinstance(planned, Failure):
         sys.exit(EXIT_PROBLEMS)
 
 
+def _show(table: RoutingTable, asked: tuple[str, str], planned: Plan | Failure, rows: list[_Row]) -> None:
+    if isinstance(planned, Plan):
+        route = None if planned.route is None else table.routes[planned.route]
+        what = "a target named directly" if route is None else f"route {route.name}"
+        about = f" ({route.about})" if route is not None and route.about else ""
+        click.echo(f"{asked[0]}: {what}{about}, by the {asked[1]} API")
+        click.echo(f"timeouts: {_spelled(planned.timeouts)}")
+        for line in paid_by(table):
+            click.echo(line)
+        click.echo(
+            f"prices: USD for a million tokens; output cap: for a prompt of {PROMPT_TOKENS} tokens that sets none\n"
+        )
+    if rows:
+        show(HEADERS, _cells(rows))
+    if isinstance(planned, Failure):
+        click.echo(planned.message, err=True)
+
+
 def _as_json(
-    asked: str, api: str, planned: Plan | Failure, targets: list[tuple[Target, str | None]]
+    table: RoutingTable, asked: tuple[str, str], planned: Plan | Failure, rows: list[_Row]
 ) -> dict[str, object]:
-    shown = {
-        "asked": asked,
-        "api": api,
-        "targets": [{"target": target.name, "model": target.model, "skipped": reason} for target, reason in targets],
+    targets = [
+        {"target": one.target.name, "model": one.target.model, "skipped": one.skipped, **as_json_of(one.money)}
+        for one in rows
+    ]
+    told = {
+        "asked": asked[0],
+        "api": asked[1],
+        "prompt_tokens": PROMPT_TOKENS,
+        "targets": targets,
+        "payers": payers_as_json(table),
     }
     if isinstance(planned, Plan):
-        return {**shown, "route": planned.route, "timeouts": asdict(planned.timeouts), "error": None}
-    return {**shown, "route": None, "timeouts": None, "error": planned.message}
+        return {**told, "route": planned.route, "timeouts": asdict(planned.timeouts), "error": None}
+    return {**told, "route": None, "timeouts": None, "error": planned.message}
 
 
-def _rows(targets: list[tuple[Target, str | None]]) -> list[tuple[str, str, str, str]]:
-    rows: list[tuple[str, str, str, str]] = []
+def _cells(rows: list[_Row]) -> list[tuple[str, ...]]:
+    made: list[tuple[str, ...]] = []
     number = 0
-    for target, reason in targets:
-        number += reason is None
-        if reason is None:
-            rows.append((str(number), target.name, target.model, ""))
-        else:
-            rows.append(("-", target.name, "", reason))
-    return rows
+    for one in rows:
+        why = one.skipped or too_dear(one.money)
+        number += why is None
+        first = (str(number), one.target.name, one.target.model) if why is None else ("-", one.target.name, "")
+        made.append((*first, *cells(one.money), why or ""))
+    return made
 
 
 def _spelled(timeouts: Timeouts) -> str:

@@ -12,7 +12,7 @@ import click
 from proxy.cli.table import show
 from proxy.config.pricing import with_price_list
 from proxy.core.routing import RoutingTable, Target, configured
-from proxy.core.tariff import DAY_S, Period, Price, Rates, Tariff, Tier
+from proxy.core.tariff import DAY_S, Period, Price, Rates, Tariff, Tier, usd_per_million
 from proxy.terms import RouteName
 
 HEADERS: Final = ("TARGET", "INPUT", "OUTPUT", "CACHED", "BESIDES", "FROM", "SINCE")
@@ -81,9 +81,9 @@ def row(one: Shown, at_s: int) -> tuple[str, ...]:
     charged = period.tiers[0].rates
     return (
         name,
-        _micro(charged.input),
-        _micro(charged.output),
-        _micro(charged.cached) if charged.cached != charged.input else "",
+        usd_per_million(charged.input),
+        usd_per_million(charged.output),
+        usd_per_million(charged.cached) if charged.cached != charged.input else "",
         ", ".join(_besides(tariff, period, at_s)),
         one.price.source.value,
         _day(period) or "",
@@ -111,13 +111,13 @@ def _period(period: Period) -> dict[str, object]:
     return {
         **_tier(first),
         "usd_each": {name: _pico(getattr(first.rates, name)) for name in _FEES},
-        "usd_per_million_characters": _micro(first.rates.character),
+        "usd_per_million_characters": usd_per_million(first.rates.character),
         "above": [{"input_tokens": tier.above, **_tier(tier)} for tier in larger],
     }
 
 
 def _tier(tier: Tier) -> dict[str, object]:
-    return {"usd_per_million_tokens": {name: _micro(getattr(tier.rates, name)) for name in _TOKENS}}
+    return {"usd_per_million_tokens": {name: usd_per_million(getattr(tier.rates, name)) for name in _TOKENS}}
 
 
 def _besides(tariff: Tariff, period: Period, at_s: int) -> Iterator[str]:
@@ -127,18 +127,18 @@ def _besides(tariff: Tariff, period: Period, at_s: int) -> Iterator[str]:
     for name in _TOKENS[3:]:
         rate = getattr(charged, name)
         if rate != _whole(charged, name):
-            yield f"{name.replace('_', ' ')} {_micro(rate)}"
+            yield f"{name.replace('_', ' ')} {usd_per_million(rate)}"
     for name, each in _FEES.items():
         if getattr(charged, name):
             yield f"{_pico(getattr(charged, name))} {each}"
     if charged.character:
-        yield f"{_micro(charged.character)} a million characters"
+        yield f"{usd_per_million(charged.character)} a million characters"
     for tier in larger:
-        yield f"above {tier.above} tokens {_micro(tier.rates.input)} / {_micro(tier.rates.output)}"
+        yield f"above {tier.above} tokens {usd_per_million(tier.rates.input)} / {usd_per_million(tier.rates.output)}"
     for other in tariff.within(at_s, at_s + DAY_S):
         if other is not period:
             rates = other.tiers[0].rates
-            yield f"{_when(other, at_s)} {_micro(rates.input)} / {_micro(rates.output)}"
+            yield f"{_when(other, at_s)} {usd_per_million(rates.input)} / {usd_per_million(rates.output)}"
 
 
 def _when(other: Period, at_s: int) -> str:
@@ -163,10 +163,6 @@ def _hours(period: Period) -> str | None:
     if period.daily is None:
         return None
     return " to ".join(f"{second // 3600:02}:{second // 60 % 60:02}" for second in period.daily)
-
-
-def _micro(rate: int) -> str:
-    return f"{Decimal(rate).scaleb(-6).normalize():f}"
 
 
 def _pico(rate: int) -> str:

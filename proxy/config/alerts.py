@@ -10,43 +10,43 @@ An address that is a credential (a Slack URL is one) stands in the environment, 
 """
 
 import re
-from collections.abc import Iterator, Mapping
-from typing import Annotated, Final, Literal
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, WithJsonSchema
+from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationError, WithJsonSchema
 
 from proxy.config.address import is_loopback, refusal
 from proxy.config.problem import Path
-from proxy.config.section import Section, invalid
+from proxy.config.scalars import EnvReference, Port
+from proxy.config.section import Section, invalid, shown
 from proxy.core.alert_channel import Channel, Mailbox, MailSecurity, SlackWebhook, Webhook
 
-_REFERENCE: Final = re.compile(r"env:([A-Za-z_][A-Za-z0-9_]*)")
 _ADDRESS: Final = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9.-]{1,255}")
 _USUAL_PORTS: Final = {MailSecurity.STARTTLS: 587, MailSecurity.TLS: 465, MailSecurity.NONE: 25}
+_SECURITIES: Final = tuple(security.value for security in MailSecurity)
+_HOST: Final = r"[A-Za-z0-9][A-Za-z0-9.-]{0,254}"
 CHANNELS_MAX: Final = 20
-
-
-def _reference(value: object) -> str:
-    match = _REFERENCE.fullmatch(value) if isinstance(value, str) else None
-    if match is None:
-        # What stands here may be a credential: it is never quoted.
-        raise invalid(
-            "expected a reference env:NAME to an environment variable. A credential never stands in this file"
-        )
-    return match[1]
+RECIPIENTS_MAX: Final = 20
 
 
 def _address(value: object) -> str:
     if isinstance(value, str) and _ADDRESS.fullmatch(value):
         return value
-    raise invalid("expected a mail address such as ops@example.com")
+    raise invalid(f"expected a mail address such as ops@example.com, got {shown(value)}")
 
 
-Reference = Annotated[
-    str,
-    BeforeValidator(_reference),
-    WithJsonSchema({"type": "string", "pattern": f"^{_REFERENCE.pattern}$", "examples": ["env:ALERT_URL"]}),
-]
+def _host(value: object) -> str:
+    if isinstance(value, str) and re.fullmatch(_HOST, value):
+        return value
+    raise invalid(f"expected the name of a mail server such as smtp.example.com, got {shown(value)}")
+
+
+def _security(value: object) -> str:
+    if isinstance(value, str) and value in _SECURITIES:
+        return value
+    raise invalid(f"expected {', '.join(_SECURITIES[:-1])} or {_SECURITIES[-1]}, got {shown(value)}")
+
+
 Address = Annotated[
     str,
     BeforeValidator(_address),
@@ -54,12 +54,24 @@ Address = Annotated[
 ]
 
 
+Host = Annotated[
+    str,
+    BeforeValidator(_host),
+    WithJsonSchema({"type": "string", "pattern": f"^{_HOST}$", "examples": ["smtp.example.com"]}),
+]
+Security = Annotated[
+    Literal["starttls", "tls", "none"],
+    BeforeValidator(_security),
+    WithJsonSchema({"type": "string", "enum": list(_SECURITIES)}),
+]
+
+
 class WebhookEntry(Section):
     """A JSON document by POST, signed."""
 
-    to: Literal["webhook"]
-    url: Reference = Field(description="The environment variable with the URL: env:NAME.")
-    secret: Reference | None = Field(
+    to: Literal["webhook"] = Field(description="What kind of channel it is.")
+    url: EnvReference = Field(description="The environment variable with the URL: env:NAME.")
+    secret: EnvReference | None = Field(
         default=None, description="The environment variable with the secret that signs: HMAC-SHA256 with a timestamp."
     )
     allow_private: bool = Field(default=False, description="Lets the URL be plain http, or in a private network.")
@@ -68,28 +80,38 @@ class WebhookEntry(Section):
 class SlackEntry(Section):
     """Slack, or whatever takes its {"text": ...}."""
 
-    to: Literal["slack"]
-    url: Reference = Field(description="The environment variable with the webhook's URL: env:NAME.")
+    to: Literal["slack"] = Field(description="What kind of channel it is.")
+    url: EnvReference = Field(description="The environment variable with the webhook's URL: env:NAME.")
     allow_private: bool = Field(default=False, description="Lets the URL be plain http, or in a private network.")
 
 
 class MailEntry(Section):
     """A mail by SMTP."""
 
-    to: Literal["mail"]
-    host: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]{0,254}$", description="The mail server.")
-    port: int | None = Field(default=None, ge=1, le=65535, description="Its port; 587, or 465 with security: tls.")
-    security: Literal["starttls", "tls", "none"] = Field(
+    to: Literal["mail"] = Field(description="What kind of channel it is.")
+    host: Host = Field(description="The mail server.")
+    port: Port | None = Field(default=None, description="Its port; 587, or 465 with security: tls.")
+    security: Security = Field(
         default="starttls", description="none sends in clear: to this machine only, and without a password."
     )
     sender: Address = Field(alias="from", description="Who the mail is from.")
-    recipients: list[Address] = Field(min_length=1, max_length=20, description="Who gets it.")
-    username: Reference | None = Field(default=None, description="The environment variable with the user's name.")
-    password: Reference | None = Field(default=None, description="The environment variable with the password.")
+    recipients: list[Address] = Field(min_length=1, max_length=RECIPIENTS_MAX, description="Who gets it.")
+    username: EnvReference | None = Field(default=None, description="The environment variable with the user's name.")
+    password: EnvReference | None = Field(default=None, description="The environment variable with the password.")
+
+
+AnyEntry = WebhookEntry | SlackEntry | MailEntry
+_FORMS: Final[Mapping[str, type[AnyEntry]]] = {"webhook": WebhookEntry, "slack": SlackEntry, "mail": MailEntry}
 
 
 def _form(value: object) -> str | None:
-    return value.get("to") if isinstance(value, dict) else getattr(value, "to", None)
+    named = value.get("to") if isinstance(value, dict) else getattr(value, "to", None)
+    return named if isinstance(named, str) else None
+
+
+def entry_at(value: object) -> type[AnyEntry] | None:
+    """Which section a mapping in `alerts` is; None where its `to` says none."""
+    return _FORMS.get(_form(value) or "")
 
 
 Entry = Annotated[
@@ -97,27 +119,35 @@ Entry = Annotated[
     Discriminator(
         _form,
         custom_error_type="invalid",
-        custom_error_message="expected to: webhook, slack or mail",
+        custom_error_message="expected a mapping with to: webhook, to: slack or to: mail",
     ),
 ]
 Entries = Annotated[list[Entry], Field(max_length=CHANNELS_MAX)]
 
 
-def channels(
-    entries: list[WebhookEntry | SlackEntry | MailEntry], environ: Mapping[str, str]
-) -> tuple[list[Channel], list[tuple[Path, str]]]:
-    """The channels, and what is wrong with those that cannot be used: where, and why, without a credential."""
-    made: list[Channel] = []
-    wrong: list[tuple[Path, str]] = []
-    for index, entry in enumerate(entries):
-        found = list(_problems(entry, environ))
-        wrong += [(("alerts", index, *path), why) for path, why in found]
-        if not found:
-            made.append(_channel(entry, environ))
-    return made, wrong
+def channels(entries: Iterable[AnyEntry], environ: Mapping[str, str]) -> tuple[Channel, ...]:
+    """The channels, in the order of the file; those that `problems` tells of are left out."""
+    return tuple(_channel(entry, environ) for entry in entries if not any(_problems(entry, environ)))
 
 
-def _channel(entry: WebhookEntry | SlackEntry | MailEntry, environ: Mapping[str, str]) -> Channel:
+def problems(data: Mapping[str, Any], environ: Mapping[str, str]) -> Iterator[tuple[Path, str]]:
+    """Why channels cannot be used, in a document whose shape may still be wrong: where, and why, without a credential."""
+    entries = data.get("alerts")
+    for index, given in enumerate(entries if isinstance(entries, list) else ()):
+        entry = _valid(given)
+        for path, why in () if entry is None else _problems(entry, environ):
+            yield ("alerts", index, *path), why
+
+
+def _valid(given: object) -> AnyEntry | None:
+    form = entry_at(given)
+    try:
+        return None if form is None else form.model_validate(given)
+    except ValidationError:  # told as an error of shape
+        return None
+
+
+def _channel(entry: AnyEntry, environ: Mapping[str, str]) -> Channel:
     def value(name: str | None) -> str | None:
         return None if name is None else environ[name].strip()
 
@@ -134,9 +164,7 @@ def _channel(entry: WebhookEntry | SlackEntry | MailEntry, environ: Mapping[str,
             return Mailbox(entry.host, port, security, entry.sender, recipients, username, password)
 
 
-def _problems(
-    entry: WebhookEntry | SlackEntry | MailEntry, environ: Mapping[str, str]
-) -> Iterator[tuple[tuple[str, ...], str]]:
+def _problems(entry: AnyEntry, environ: Mapping[str, str]) -> Iterator[tuple[tuple[str, ...], str]]:
     for key in ("url", "secret", "username", "password"):
         name = getattr(entry, key, None)
         if name is not None and not environ.get(name, "").strip():

@@ -6,9 +6,7 @@ The limits at the top hold for all accounts together, and so for each of them to
 an account does not say of `alert_at`, `timezone` and `when_away` it has from the top.
 """
 
-import json
 import math
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from decimal import Decimal
@@ -18,55 +16,26 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 from pydantic import BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+from proxy.config.money import BudgetUsd, budget_usd, nanousd
 from proxy.config.problem import Path
-from proxy.config.section import Section, invalid
+from proxy.config.scalars import ShareAboveZero
+from proxy.config.section import Section, invalid, shown
 from proxy.core.budget import PROXY, PayerId, account_subject, usd
 from proxy.core.nearest import did_you_mean
 from proxy.core.payer import BudgetTable, Limit, Payer
 from proxy.core.window import Period
 from proxy.terms import AccountId, NanoUsd
 
-USD_MAX: Final = 9_000_000  # in nano-USD this is what a double holds exactly, and so a Lua script
-FLOAT_MAX: Final = 1_000_000
-NANO: Final = 10**9
 ALERT_AT: Final = 0.8
 TIMEZONE: Final = "UTC"
-_AMOUNT: Final = re.compile(r"[0-9]{1,7}(\.[0-9]{1,12})?")
-
-
-def _nanousd(value: object) -> int:
-    """An amount in USD as nano-USD. Errors: what is no amount, negative, too large or too fine."""
-    if isinstance(value, str) and _AMOUNT.fullmatch(value):
-        amount = Decimal(value)
-    elif isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise invalid(f"expected an amount in USD such as 100 or 12.50, got {_shown(value)}")
-    elif isinstance(value, float) and value >= FLOAT_MAX and not value.is_integer():
-        # A double holds 15 digits of a decimal fraction: nine behind the point leave six.
-        raise invalid(f'{value} has more digits than a number here keeps. Write it in quotes: "1234567.89"')
-    else:
-        amount = Decimal(repr(value))  # the shortest text that reads as this double: what stood in the file
-    if amount < 0:
-        raise invalid(f"expected an amount of at least 0 USD, got {value}")
-    if amount > USD_MAX:
-        raise invalid(f"expected at most {USD_MAX} USD, got {value}")
-    nano = amount * NANO
-    if nano != nano.to_integral_value():
-        raise invalid(f"{value} is finer than the books can tell: use at most 9 decimals")
-    return int(nano)
-
-
-def _share(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
-        raise invalid(f"expected a share of the budget above 0 and up to 1, such as 0.8, got {_shown(value)}")
-    return float(value)
 
 
 def _zone(value: object) -> str:
     if not isinstance(value, str):
-        raise invalid(f"expected a time zone such as Europe/Paris, got {_shown(value)}")
+        raise invalid(f"expected a time zone such as Europe/Paris, got {shown(value)}")
     if zone(value) is None:
         near = sorted(one for one in available_timezones() if one[:1].casefold() == value[:1].casefold())
-        raise invalid(f"{_shown(value)} is no time zone of the IANA list.{did_you_mean(value, near)}")
+        raise invalid(f"{shown(value)} is no time zone of the IANA list.{did_you_mean(value, near)}")
     return value
 
 
@@ -80,42 +49,10 @@ def zone(name: str) -> ZoneInfo | None:
 
 def _when_away(value: object) -> object:
     if value not in ("slice", "closed"):
-        raise invalid(f"expected slice or closed, got {_shown(value)}")
+        raise invalid(f"expected slice or closed, got {shown(value)}")
     return value
 
 
-def _shown(value: object) -> str:
-    match value:
-        case dict():
-            return "a mapping"
-        case list():
-            return "a list"
-        case str():
-            return f"'{value if len(value) <= 60 else value[:59] + '…'}'"
-        case float() if not math.isfinite(value):
-            return str(value)
-        case _:
-            return json.dumps(value, default=str)
-
-
-Usd = Annotated[
-    int,
-    BeforeValidator(_nanousd),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "number", "minimum": 0, "maximum": USD_MAX},
-                {"type": "string", "pattern": f"^{_AMOUNT.pattern}$"},
-            ],
-            "examples": [100, 12.5],
-        }
-    ),
-]
-Share = Annotated[
-    float,
-    BeforeValidator(_share),
-    WithJsonSchema({"type": "number", "exclusiveMinimum": 0, "maximum": 1, "examples": [ALERT_AT]}),
-]
 TimeZone = Annotated[
     str, BeforeValidator(_zone), WithJsonSchema({"type": "string", "examples": [TIMEZONE, "Europe/Paris"]})
 ]
@@ -129,9 +66,9 @@ WhenAway = Annotated[
 class Budgets(Section):
     """How much may be spent. Amounts are in USD; what is not said has no limit of its own."""
 
-    daily: Usd | None = Field(default=None, description="USD from midnight to midnight.")
-    monthly: Usd | None = Field(default=None, description="USD from the 1st to the 1st.")
-    alert_at: Share | None = Field(
+    daily: BudgetUsd | None = Field(default=None, description="USD from midnight to midnight.")
+    monthly: BudgetUsd | None = Field(default=None, description="USD from the 1st to the 1st.")
+    alert_at: ShareAboveZero | None = Field(
         default=None, description=f"From which share of a budget on somebody is told; {ALERT_AT} where nothing is said."
     )
     timezone: TimeZone | None = Field(
@@ -163,19 +100,19 @@ def problems(data: Mapping[str, Any]) -> Iterator[tuple[Path, str]]:
                 yield (*path, period), why
 
 
-def _beyond(path: Path, caps: Mapping[str, int]) -> Iterator[tuple[Path, str]]:
+def _beyond(path: Path, caps: Mapping[str, NanoUsd]) -> Iterator[tuple[Path, str]]:
     if "daily" in caps and "monthly" in caps and caps["daily"] > caps["monthly"]:
         why = f"{usd(caps['daily'])} a day is more than {usd(caps['monthly'])} a month, so it can never be reached"
         yield (*path, "daily"), why
 
 
-def _caps(section: object) -> dict[str, int]:
+def _caps(section: object) -> dict[str, NanoUsd]:
     """The caps of a section that are amounts, in nano-USD; others are told as errors of shape."""
     found = section if isinstance(section, dict) else {}
-    caps: dict[str, int] = {}
+    caps: dict[str, NanoUsd] = {}
     for period in ("daily", "monthly"):
         with suppress(PydanticCustomError):
-            caps[period] = _nanousd(found.get(period))
+            caps[period] = nanousd(budget_usd(found.get(period)))
     return caps
 
 
@@ -193,8 +130,9 @@ def budget_table(top: Budgets | None, accounts: Mapping[str, Budgets | None]) ->
 
 def _payers(subject: PayerId, section: Budgets, top: Budgets) -> tuple[Payer, ...]:
     alert_at = section.alert_at or top.alert_at or ALERT_AT
-    caps = ((Period.DAILY, section.daily), (Period.MONTHLY, section.monthly))
-    limits = tuple(Limit(period, NanoUsd(cap), _alert_from(cap, alert_at)) for period, cap in caps if cap is not None)
+    given = ((Period.DAILY, section.daily), (Period.MONTHLY, section.monthly))
+    caps = [(period, nanousd(cap)) for period, cap in given if cap is not None]
+    limits = tuple(Limit(period, cap, _alert_from(cap, alert_at)) for period, cap in caps)
     named = zone(section.timezone or top.timezone or TIMEZONE)
     if not limits or named is None:
         return ()
@@ -202,6 +140,6 @@ def _payers(subject: PayerId, section: Budgets, top: Budgets) -> tuple[Payer, ..
     return (Payer(subject, limits, named, closed_when_away=when_away == "closed"),)
 
 
-def _alert_from(cap: int, alert_at: float) -> NanoUsd:
+def _alert_from(cap: NanoUsd, alert_at: float) -> NanoUsd:
     """Rounded up, so that nobody is told too early."""
     return NanoUsd(math.ceil(cap * Decimal(repr(alert_at))))

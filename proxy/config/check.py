@@ -11,11 +11,13 @@ from typing import Any, Final
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from proxy.config import alerts, budgets
 from proxy.config.address import expand, refusal
 from proxy.config.check_money import check_money
 from proxy.config.problem import Path, Problem, dotted
 from proxy.config.read import Document
-from proxy.config.schema import PROVIDER_ID, ROUTE_NAME, SECTIONS, TARGET, File, duration_s, known_keys, section_at
+from proxy.config.scalars import ACCOUNT_ID, PROVIDER_ID, ROUTE_NAME, TARGET, duration_s
+from proxy.config.schema import SECTIONS, File, known_keys, section_at
 from proxy.config.section import shown
 from proxy.core.nearest import did_you_mean
 from proxy.core.routing import NAME_CHARS_MAX
@@ -52,6 +54,8 @@ def check(document: Document, file: str, environ: Mapping[str, str]) -> list[Pro
         *checker.routes(),
         *checker.models(),
         *checker.timeouts(),
+        *checker.accounts(),
+        *checker.sections(),
         *check_money(document, file),
     ]
 
@@ -113,7 +117,8 @@ class _Checker:
         if kind in _EXPECTED:
             return self._at_value(path, f"expected {_EXPECTED[kind]}, got {shown(value)}")
         if kind == "too_short":
-            return self._at_value(path, "is empty. Name at least one target")
+            one = "one target" if path[-1] in {"tiers", "targets"} else "one"
+            return self._at_value(path, f"is empty. Name at least {one}")
         return self._at_value(path, details["msg"])
 
     def _unknown_key(self, path: Path) -> Problem:
@@ -211,6 +216,9 @@ class _Checker:
         provider = self._document.data.get("default_provider")
         if isinstance(provider, str):
             yield from self._provider_of(("default_provider",), f"{provider}/")
+        baseline = self._document.data.get("baseline")
+        if isinstance(baseline, str) and re.fullmatch(TARGET, baseline):
+            yield from self._provider_of(("baseline",), baseline)
 
     def _mapped(self, path: Path, value: str) -> Iterator[Problem]:
         if "/" not in value:
@@ -227,7 +235,18 @@ class _Checker:
             near = _near(name, self._known_routes)
             yield self._at_value(path, f"route {shown(name)} does not exist.{near}")
 
+    def accounts(self) -> Iterator[Problem]:
+        for name in _mapping(self._document.data, "accounts"):
+            if not re.fullmatch(ACCOUNT_ID, name):
+                yield self._at_key(("accounts", name), "an account's id is up to 64 letters, digits, '.', '_' and '-'")
+
     # Values that exclude each other.
+
+    def sections(self) -> Iterator[Problem]:
+        """What sections with a module of their own say of themselves."""
+        data = self._document.data
+        for path, why in (*budgets.problems(data), *alerts.problems(data, self._environ)):
+            yield self._at_value(path, why)
 
     def timeouts(self) -> Iterator[Problem]:
         yield from self._timeouts(("defaults", "timeouts"))

@@ -24,8 +24,9 @@ class _Checker:
     def __init__(self, document: Document, file: str) -> None:
         self._document = document
         self._file = file
-        given = _mapping(document.data, "cost_tiers")
-        self._cost_tiers: Mapping[str, Any] = given or COST_TIERS
+        given = document.data.get("cost_tiers")
+        self._cost_tiers: Mapping[str, Any] = given if isinstance(given, dict) else COST_TIERS
+        self._usual_tier = _mapping(document.data, "defaults").get("cost_tier")
 
     def problems(self) -> Iterator[Problem]:
         for name in _mapping(self._document.data, "cost_tiers"):
@@ -38,6 +39,7 @@ class _Checker:
                 if not model or model.count("*") > 1:
                     yield self._at_key(path, "a pattern holds one '*'" if model else "expected a model or a pattern")
                 yield from self._price(path)
+        yield from self._cost_tier(("defaults",), _mapping(self._document.data, "defaults"))
         for route, entry in _mapping(self._document.data, "routes").items():
             yield from self._route(("routes", route), entry)
 
@@ -47,12 +49,13 @@ class _Checker:
             here = (*path, *place)
             yield from self._cost_tier(here, target)
             yield from self._price((*here, "price"))
-            yield from self._affordable(here, target, _mapping(entry).get("cost_tier"))
+            yield from self._affordable(here, target, _mapping(entry).get("cost_tier", self._usual_tier))
 
     def _cost_tier(self, path: Path, entry: Any) -> Iterator[Problem]:
         name = _mapping(entry).get("cost_tier")
         if isinstance(name, str) and name not in self._cost_tiers:
-            hint = did_you_mean(name, self._cost_tiers) or f" Known: {', '.join(self._cost_tiers)}"
+            known = f" Known: {', '.join(self._cost_tiers)}" if self._cost_tiers else " The file has none"
+            hint = did_you_mean(name, self._cost_tiers) or known
             yield self._at_value((*path, "cost_tier"), f"cost tier {shown(name)} does not exist.{hint}")
 
     def _price(self, path: Path) -> Iterator[Problem]:

@@ -21,7 +21,7 @@ from proxy.config.from_litellm.tiers import Share, whole
 from proxy.config.from_litellm.wildcards import Wildcards
 from proxy.config.problem import ConfigError, Path, Problem
 from proxy.config.read import Document
-from proxy.config.schema import ROUTE_NAME
+from proxy.config.scalars import ROUTE_NAME
 from proxy.config.section import shown
 
 _NO_MODEL_LIST = (

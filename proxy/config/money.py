@@ -18,8 +18,10 @@ from proxy.core.tariff import Period, Rates, Tariff, Tier, rates
 from proxy.terms import NanoUsd
 
 USD_MAX: Final = 1_000_000  # for a million tokens, or for one request: more is a mistyped unit
+BUDGET_USD_MAX: Final = 9_000_000  # in nano-USD this is what a double holds exactly, and so a Lua script
 PRICE_DECIMALS: Final = 6  # micro-USD for a million tokens: the step of a tariff
 COST_DECIMALS: Final = 9  # nano-USD: the step of the books
+FLOAT_MAX: Final = 1_000_000  # a double holds 15 digits of a decimal fraction: nine behind the point leave six
 OUTPUT_TOKENS_MAX: Final = 10_000_000
 TIER_NAME: Final = r"[a-z0-9_][a-z0-9_-]{0,63}"
 # What a file has that sets no cost tiers of its own.
@@ -46,29 +48,36 @@ def amount(value: object) -> Decimal | None:
     return Decimal(str(value))
 
 
-def _usd(value: object, decimals: int, *, above_zero: bool) -> Decimal:
+def _usd(value: object, decimals: int, *, above_zero: bool = False, most: int = USD_MAX) -> Decimal:
     exact = amount(value)
     if exact is None:
         raise invalid(f"expected an amount in USD such as 0.15, got {shown(value)}")
     if exact < 0 or (above_zero and exact == 0):
         raise invalid(f"expected an amount of {'more than' if above_zero else 'at least'} 0, got {shown(value)}")
-    if exact > USD_MAX:
-        raise invalid(f"expected at most {USD_MAX} USD, got {shown(value)}")
+    if exact > most:
+        raise invalid(f"expected at most {most} USD, got {shown(value)}")
+    if isinstance(value, float) and value >= FLOAT_MAX and not value.is_integer():
+        raise invalid(f'{shown(value)} has more digits than a number here keeps. Write it in quotes: "1234567.89"')
     if exact != exact.quantize(Decimal(1).scaleb(-decimals), rounding=ROUND_CEILING):
         raise invalid(f"expected at most {decimals} decimals, got {shown(value)}")
     return exact
 
 
 def _price(value: object) -> Decimal:
-    return _usd(value, PRICE_DECIMALS, above_zero=False)
+    return _usd(value, PRICE_DECIMALS)
 
 
 def _fee(value: object) -> Decimal:
-    return _usd(value, 12, above_zero=False)
+    return _usd(value, 12)
 
 
 def _ceiling(value: object) -> Decimal:
     return _usd(value, COST_DECIMALS, above_zero=True)
+
+
+def budget_usd(value: object) -> Decimal:
+    """An amount that a budget may be. Errors: PydanticCustomError, which says what is wrong with it."""
+    return _usd(value, COST_DECIMALS, most=BUDGET_USD_MAX)
 
 
 def _per_usd(value: object) -> Decimal:
@@ -96,8 +105,8 @@ def _mode(value: object) -> str:
     raise invalid(f"expected {', '.join(_MODES)} or {{reserve: <USD>}}, got {shown(value)}")
 
 
-def _schema_of(**more: Any) -> WithJsonSchema:
-    number = {"type": "number", "minimum": 0, "maximum": USD_MAX}
+def _schema_of(most: int = USD_MAX, **more: Any) -> WithJsonSchema:
+    number = {"type": "number", "minimum": 0, "maximum": most}
     return WithJsonSchema({"anyOf": [number, {"type": "string", "pattern": f"^{_AMOUNT}$"}], **more})
 
 
@@ -106,6 +115,7 @@ _MODES: Final = tuple(mode.value for mode in UnpricedMode)
 MtokUsd = Annotated[Decimal, BeforeValidator(_price), _schema_of(examples=[0.15, "2.50"])]
 FeeUsd = Annotated[Decimal, BeforeValidator(_fee), _schema_of(examples=[0.005, "0.04"])]
 CeilingUsd = Annotated[Decimal, BeforeValidator(_ceiling), _schema_of(examples=[0.01, "0.05"])]
+BudgetUsd = Annotated[Decimal, BeforeValidator(budget_usd), _schema_of(BUDGET_USD_MAX, examples=[100, "12.50"])]
 PerUsd = Annotated[Decimal, BeforeValidator(_per_usd), _schema_of(examples=[1.38])]
 CurrencyCode = Annotated[
     str, BeforeValidator(_code), WithJsonSchema({"type": "string", "pattern": f"^{_CURRENCY}$", "examples": ["CAD"]})

@@ -18,7 +18,9 @@ def pricing(file: schema.File, providers: Mapping[ProviderId, Provider]) -> Pric
     ceilings = {name: money.nanousd(usd) for name, usd in tiers.items()}
     return Pricing(
         providers={known.id: _provider(known, file.providers.get(known.id)) for known in providers.values()},
-        routes={RouteName(name): _route(entry, ceilings) for name, entry in file.routes.items()},
+        routes={
+            RouteName(name): _route(entry, ceilings, file.defaults.cost_tier) for name, entry in file.routes.items()
+        },
         cost_tiers=ceilings,
         currency=money.currency(file.currency),
     )
@@ -52,20 +54,23 @@ def _provider(provider: Provider, entry: schema.ProviderEntry | None) -> Provide
     return ProviderPrices(configured, listed=listed, why_unknown=why)
 
 
-def _route(entry: schema.RouteEntry, ceilings: Mapping[str, NanoUsd]) -> RouteRules:
+def _route(entry: schema.RouteEntry, ceilings: Mapping[str, NanoUsd], usual: str | None) -> RouteRules:
+    cost_tier = entry.cost_tier or usual
     targets = {}
     for target in _long_forms(entry):
         rules = TargetRules(
             tariff=None if target.price is None else money.tariff(target.price),
             ceiling_nanousd=None if target.cost_tier is None else ceilings[target.cost_tier],
             output_tokens_max=target.max_output_tokens,
+            cost_tier=target.cost_tier,
         )
         if rules != TargetRules():
             targets[TargetName(target.target)] = rules
     return RouteRules(
-        ceiling_nanousd=None if entry.cost_tier is None else ceilings[entry.cost_tier],
+        ceiling_nanousd=None if cost_tier is None else ceilings[cost_tier],
         unpriced=money.policy(entry.unpriced),
         targets=targets,
+        cost_tier=cost_tier,
     )
 
 

@@ -11,6 +11,8 @@ import orjson
 
 from proxy.config import schema
 from proxy.config.address import expand, refusal
+from proxy.config.alerts import channels
+from proxy.config.budgets import budget_table
 from proxy.config.check import RESERVED, check
 from proxy.config.pricing import local, pricing
 from proxy.config.problem import ConfigError
@@ -107,6 +109,10 @@ def _table(file: schema.File, environ: Mapping[str, str], listening: frozenset[P
         breaker=_breaker(file.defaults.breaker),
         cors_origins=frozenset(file.cors.origins),
         pricing=pricing(file, providers),
+        budgets=budget_table(file.budgets, {name: account.budgets for name, account in file.accounts.items()}),
+        alerts=channels(file.alerts, environ),
+        baseline=None if file.baseline is None else _target(file.baseline, providers),
+        ledger_keep_days=file.ledger.keep_days,
     )
 
 

@@ -5,229 +5,37 @@ version will know is refused by that name, so that nobody believes in a budget t
 """
 
 import json
-import re
 import sys
-from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Final, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Final
 
-import orjson
-from pydantic import BeforeValidator, Discriminator, Field, Tag, WithJsonSchema
+from pydantic import Discriminator, Field, Tag
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
-from pydantic_core import PydanticCustomError
 from pydantic_core.core_schema import NullableSchema, WithDefaultSchema
 
 from proxy.config import money
-from proxy.config.section import Section, shown
-from proxy.config.section import invalid as _invalid
-from proxy.core import duration
-
-_DURATION: Final = r"[0-9]{1,9}(\.[0-9]{1,9})?(ms|s|m|h)"
-DURATION_S_MAX: Final = 24 * 3600.0  # a longer wait for one answer is a mistyped unit
-
-PROVIDER_ID: Final = r"[a-z0-9][a-z0-9._-]{0,63}"
-ROUTE_NAME: Final = r"[A-Za-z0-9_][A-Za-z0-9._:-]{0,63}"
-TARGET: Final = rf"{PROVIDER_ID}/\S{{1,400}}"
-_ENV_REFERENCE: Final = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*")
-_HEADER: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
-
-_ORIGIN: Final = r"[a-z][a-z0-9+.-]*://[a-z0-9.\-\[\]:_]{1,253}"
-BALANCES: Final = ("weighted", "fastest", "cheapest", "sticky")
-WEIGHT_MAX: Final = 1_000_000
-ATTEMPTS_MAX: Final = 100
-# What says which answer is asked for, and in which form: a default for it would change what a request means.
-REFUSED_PARAMS: Final = frozenset({"model", "messages", "prompt", "stream", "stream_options", "n", "input"})
-
-# What no client may set on the way to a provider: credentials, identity, and what belongs to one connection.
-REFUSED_HEADERS: Final = frozenset(
-    {
-        "accept-encoding",
-        "api-key",
-        "authorization",
-        "connection",
-        "content-encoding",
-        "content-length",
-        "cookie",
-        "cookie2",
-        "expect",
-        "forwarded",
-        "host",
-        "http2-settings",
-        "keep-alive",
-        "origin",
-        "set-cookie",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-        "via",
-        "x-api-key",
-        "x-goog-api-key",
-    }
+from proxy.config.alerts import Entries, WebhookEntry, entry_at
+from proxy.config.budgets import Budgets
+from proxy.config.scalars import (
+    ACCOUNT_ID,
+    PROVIDER_ID,
+    ROUTE_NAME,
+    AccessMode,
+    Attempts,
+    BalanceName,
+    Days,
+    Duration,
+    EnvReference,
+    Factor,
+    HeaderName,
+    OnDisconnect,
+    Origin,
+    Params,
+    Share,
+    TargetName,
+    Weight,
 )
-REFUSED_HEADER_PREFIXES: Final = ("x-penstock-", "x-forwarded-", "sec-", "proxy-")
-
-
-def _duration(value: object) -> float:
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        raise _invalid(f"a duration needs a unit: {value}s, {value}ms, {value}m or {value}h")
-    seconds = duration.parse(value) if isinstance(value, str) and re.fullmatch(_DURATION, value) else None
-    if seconds is None:
-        raise _invalid(f"expected a duration such as 500ms, 5s, 2m or 1h, got {shown(value)}")
-    if seconds <= 0:
-        raise _invalid(f"expected a duration longer than zero, got {shown(value)}")
-    if seconds > DURATION_S_MAX:
-        raise _invalid(f"expected at most {DURATION_S_MAX / 3600:.0f}h, got {shown(value)}")
-    return seconds
-
-
-def duration_s(value: object) -> float | None:
-    """Seconds, None where it is no duration."""
-    try:
-        return _duration(value)
-    except PydanticCustomError:
-        return None
-
-
-def _target(value: object) -> str:
-    if isinstance(value, str) and re.fullmatch(TARGET, value) and value.isprintable():
-        return value
-    raise _invalid(f"expected a target <provider>/<model> such as openai/gpt-4o-mini, got {shown(value)}")
-
-
-def _reference(value: object) -> str:
-    if isinstance(value, str) and _ENV_REFERENCE.fullmatch(value):
-        return value.removeprefix("env:")
-    if isinstance(value, str) and value.startswith("sealed:"):
-        raise _invalid("'sealed:' is not supported by this version of Penstock yet. Use env:NAME")
-    # What stands here may be a credential: it is never quoted.
-    raise _invalid("expected a reference env:NAME to an environment variable. A credential never stands in this file")
-
-
-def _header(value: object) -> str:
-    if not isinstance(value, str) or not _HEADER.fullmatch(value):
-        raise _invalid(f"expected a header name such as x-trace-id, got {shown(value)}")
-    name = value.lower()
-    if name in REFUSED_HEADERS or name.startswith(REFUSED_HEADER_PREFIXES):
-        raise _invalid(f"header '{name}' is never passed on: it carries a credential or belongs to one connection")
-    return name
-
-
-def _access_mode(value: object) -> str:
-    if value == "keys":
-        raise _invalid("access mode 'keys' is not available in this version of Penstock yet. Use open")
-    if value != "open":
-        raise _invalid(f"expected open, got {shown(value)}")
-    return "open"
-
-
-def _number(what: str, least: float, most: float, *, above: bool = False) -> Callable[[object], float]:
-    def checked(value: object) -> float:
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if is_number and least <= float(value) <= most and not (above and value == least):  # type: ignore[arg-type] # a number
-            return float(value)  # type: ignore[arg-type] # likewise
-        raise _invalid(f"expected {what} up to {most:.0f}, got {shown(value)}")
-
-    return checked
-
-
-def _attempts(value: object) -> int:
-    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= ATTEMPTS_MAX:
-        return value
-    raise _invalid(f"expected a whole number from 1 to {ATTEMPTS_MAX}, got {shown(value)}")
-
-
-def _on_disconnect(value: object) -> str:
-    if value in ("cancel", "drain"):
-        return str(value)
-    raise _invalid(f"expected cancel or drain, got {shown(value)}")
-
-
-def _balance(value: object) -> str:
-    if value in BALANCES:
-        return str(value)
-    raise _invalid(f"expected weighted, fastest, cheapest or sticky, got {shown(value)}")
-
-
-def _origin(value: object) -> str:
-    if isinstance(value, str) and re.fullmatch(_ORIGIN, value):
-        return value
-    if value in ("*", "null"):
-        raise _invalid(f"'{value}' would let any web page spend with your keys. Name each origin")
-    raise _invalid(f"expected an origin such as https://app.example.com, without a path, got {shown(value)}")
-
-
-def _params(value: object) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise _invalid(f"expected a mapping such as {{temperature: 0.3}}, got {shown(value)}")
-    for name in value:
-        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}", name):
-            raise _invalid(f"expected names of request members such as temperature, got {shown(name)}")
-        if name in REFUSED_PARAMS:
-            raise _invalid(f"'{name}' is the request's own and cannot be a route's parameter")
-    try:
-        orjson.dumps(value)
-    except (orjson.JSONEncodeError, TypeError):
-        raise _invalid("expected values that JSON can hold: numbers, text, true, false, lists and mappings") from None
-    return value
-
-
-Duration = Annotated[
-    float,
-    BeforeValidator(_duration),
-    WithJsonSchema({"type": "string", "pattern": f"^{_DURATION}$", "examples": ["500ms", "5s", "2m", "1h"]}),
-]
-TargetName = Annotated[
-    str,
-    BeforeValidator(_target),
-    WithJsonSchema({"type": "string", "pattern": f"^{TARGET}$", "examples": ["openai/gpt-4o-mini"]}),
-]
-EnvReference = Annotated[
-    str,
-    BeforeValidator(_reference),
-    WithJsonSchema({"type": "string", "pattern": f"^{_ENV_REFERENCE.pattern}$", "examples": ["env:OPENAI_API_KEY"]}),
-]
-HeaderName = Annotated[
-    str, BeforeValidator(_header), WithJsonSchema({"type": "string", "pattern": f"^{_HEADER.pattern}$"})
-]
-Weight = Annotated[
-    float,
-    BeforeValidator(_number("a weight above 0 and", 0, WEIGHT_MAX, above=True)),
-    WithJsonSchema({"type": "number", "exclusiveMinimum": 0, "maximum": WEIGHT_MAX}),
-]
-Share = Annotated[
-    float,
-    BeforeValidator(_number("a share from 0", 0, 1)),
-    WithJsonSchema({"type": "number", "minimum": 0, "maximum": 1}),
-]
-Factor = Annotated[
-    float,
-    BeforeValidator(_number("a factor from 1", 1, 100)),
-    WithJsonSchema({"type": "number", "minimum": 1, "maximum": 100}),
-]
-Attempts = Annotated[
-    int, BeforeValidator(_attempts), WithJsonSchema({"type": "integer", "minimum": 1, "maximum": ATTEMPTS_MAX})
-]
-BalanceName = Annotated[
-    Literal["weighted", "fastest", "cheapest", "sticky"],
-    BeforeValidator(_balance),
-    WithJsonSchema({"type": "string", "enum": list(BALANCES)}),
-]
-Origin = Annotated[
-    str, BeforeValidator(_origin), WithJsonSchema({"type": "string", "examples": ["https://app.example.com"]})
-]
-Params = Annotated[
-    dict[str, Any],
-    BeforeValidator(_params),
-    WithJsonSchema({"type": "object", "examples": [{"temperature": 0.3}]}),
-]
-OnDisconnect = Annotated[
-    Literal["cancel", "drain"],
-    BeforeValidator(_on_disconnect),
-    WithJsonSchema({"type": "string", "enum": ["cancel", "drain"]}),
-]
-AccessMode = Annotated[
-    Literal["open"], BeforeValidator(_access_mode), WithJsonSchema({"type": "string", "enum": ["open"]})
-]
+from proxy.config.section import Section
 
 
 class Timeouts(Section):
@@ -269,7 +77,7 @@ class Breaker(Section):
 class Defaults(Section):
     """What every route inherits."""
 
-    later = frozenset({"cache", "cost_tier", "params"})
+    later = frozenset({"cache", "params"})
 
     timeouts: Timeouts = Field(default_factory=Timeouts, description="Waiting times of every route.")
     retry: DefaultRetry = Field(default_factory=DefaultRetry, description="Repeats on the same target.")
@@ -277,6 +85,9 @@ class Defaults(Section):
     on_disconnect: OnDisconnect = Field(
         default="cancel",
         description="When a client leaves: cancel the provider's answer, or drain it, so that its usage is known.",
+    )
+    cost_tier: str | None = Field(
+        default=None, description="The most that a request may cost, by the tier's name, where a route names none."
     )
 
 
@@ -318,7 +129,7 @@ class ProviderEntry(Section):
 class TierEntry(Section):
     """A tier of one target, in its long form."""
 
-    later = frozenset({"cost_tier", "max_output_tokens", "params"})
+    later = frozenset({"params"})
 
     target: TargetName = Field(description="<provider>/<model>.")
     price: money.PriceEntry | None = Field(default=None, description="What it charges here, before any other price.")
@@ -373,17 +184,7 @@ Tier = Annotated[
 class RouteEntry(Section):
     """A task alias: what a client may ask for instead of a model."""
 
-    later = frozenset(
-        {
-            "cost_tier",
-            "cache",
-            "breaker",
-            "balance",
-            "budgets",
-            "limits",
-            "unpriced",
-        }
-    )
+    later = frozenset({"cache", "breaker", "balance", "budgets", "limits"})
 
     about: str = Field(default="", max_length=500, description="What the route is for, in a few words.")
     tiers: list[Tier] = Field(
@@ -428,22 +229,26 @@ class Cors(Section):
     )
 
 
+class Account(Section):
+    """What holds for one account, before what holds for all."""
+
+    later = frozenset({"routes", "limits", "providers"})
+
+    budgets: Budgets | None = Field(default=None, description="What this account may spend, beside the whole proxy.")
+
+
+class Ledger(Section):
+    """One row for each request."""
+
+    keep_days: Days | None = Field(
+        default=None, description="For how long rows are kept; the sums of each day stay. Absent: for ever."
+    )
+
+
 class File(Section):
     """Penstock's routes: providers, task aliases, and the names that tools already send."""
 
-    later = frozenset(
-        {
-            "currency",
-            "cost_tiers",
-            "limits",
-            "budgets",
-            "accounts",
-            "retry",
-            "breaker",
-            "cache",
-            "prices",
-        }
-    )
+    later = frozenset({"limits", "retry", "breaker", "cache", "prices"})
 
     providers: dict[str, ProviderEntry] = Field(
         default_factory=dict, description="Providers, merged over the built-in catalogue; the key is the provider's id."
@@ -470,6 +275,19 @@ class File(Section):
         default=None, description="The most that one request may cost, in USD, by names of your own."
     )
     currency: money.CurrencyEntry | None = Field(default=None, description="The money that reports are shown in.")
+    budgets: Budgets | None = Field(
+        default=None, description="What the whole proxy may spend, all accounts together, in USD."
+    )
+    accounts: dict[str, Account] = Field(
+        default_factory=dict, description="Accounts with budgets of their own; the key is the account's id."
+    )
+    alerts: Entries = Field(
+        default_factory=list, description="Where somebody is told that a budget is nearly or wholly spent."
+    )
+    baseline: TargetName | None = Field(
+        default=None, description="<provider>/<model>: the model whose cost reports compare with."
+    )
+    ledger: Ledger = Field(default_factory=Ledger, description="The rows that are kept of requests.")
 
 
 # Which section a mapping at a path is; "*" stands for any key or index.
@@ -495,13 +313,20 @@ SECTIONS: Final[Mapping[tuple[str, ...], type[Section]]] = {
     ("routes", "*", "unpriced"): money.ReserveUpTo,
     ("access",): Access,
     ("currency",): money.CurrencyEntry,
+    ("budgets",): Budgets,
+    ("accounts", "*"): Account,
+    ("accounts", "*", "budgets"): Budgets,
+    ("alerts", "*"): WebhookEntry,
+    ("ledger",): Ledger,
 }
 
 
 def section_at(path: tuple[str | int, ...], value: object = None) -> type[Section] | None:
-    """The section that a mapping at a path is; a tier's depends on the mapping's own keys."""
+    """The section that a mapping at a path is; a tier's and an alert's depend on the mapping itself."""
     for pattern, section in SECTIONS.items():
         if len(pattern) == len(path) and all(step in {"*", at} for step, at in zip(pattern, path, strict=True)):
+            if section is WebhookEntry:
+                return entry_at(value)
             return BalancedTier if section is TierEntry and _tier_form(value) == "balanced" else section
     return None
 
@@ -522,7 +347,8 @@ class _EditorSchema(GenerateJsonSchema):
 
 def known_keys(section: type[Section]) -> list[str]:
     """The keys that this version acts on: one may have its shape already, and still be refused."""
-    return [name for name in section.model_fields if name not in section.later]
+    names = [field.alias or name for name, field in section.model_fields.items()]
+    return [name for name in names if name not in section.later]
 
 
 def json_schema() -> dict[str, Any]:
@@ -535,8 +361,9 @@ def json_schema() -> dict[str, Any]:
     made["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     made["title"] = "Penstock routes"
     properties = made["properties"]
-    properties["providers"]["propertyNames"] = {"pattern": f"^{PROVIDER_ID}$"}
-    properties["routes"]["propertyNames"] = {"pattern": f"^{ROUTE_NAME}$"}
+    names = {"providers": PROVIDER_ID, "routes": ROUTE_NAME, "cost_tiers": money.TIER_NAME, "accounts": ACCOUNT_ID}
+    for name in names.keys() & properties.keys():
+        properties[name]["propertyNames"] = {"pattern": f"^{names[name]}$"}
     return made
 
 

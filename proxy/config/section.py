@@ -1,6 +1,7 @@
 """What every section of the routes file has in common, and how a wrong value is told."""
 
 import json
+import math
 from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict
@@ -28,6 +29,8 @@ def shown(value: object) -> str:
             return "a list"
         case None:
             return "nothing"
+        case float() if not math.isfinite(value):
+            return ".nan" if math.isnan(value) else f"{'-' if value < 0 else ''}.inf"
         case bool() | int() | float():
             return json.dumps(value)
         case _:

@@ -44,11 +44,12 @@ class ProviderPrices:
 
 @dataclass(frozen=True, slots=True)
 class TargetRules:
-    """What the file says of one target in one route. None: nothing."""
+    """What the file says of one target in one route. None: nothing. ``cost_tier``: the name that the ceiling has."""
 
     tariff: Tariff | None = None
     ceiling_nanousd: NanoUsd | None = None
     output_tokens_max: int | None = None
+    cost_tier: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,16 +59,21 @@ class RouteRules:
     ceiling_nanousd: NanoUsd | None = None
     unpriced: UnpricedPolicy = _DEFAULT_POLICY
     targets: Mapping[TargetName, TargetRules] = field(default_factory=dict)
+    cost_tier: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What using one target in one route may cost, and what to do where nobody knows."""
+    """What using one target in one route may cost, and what to do where nobody knows.
+
+    ``cost_tier`` is the name of the tier whose ceiling it is; None where there is no ceiling.
+    """
 
     price: Price
     ceiling_nanousd: NanoUsd | None = None
     output_tokens_max: int | None = None
     unpriced: UnpricedPolicy = _DEFAULT_POLICY
+    cost_tier: str | None = None
 
 
 _NO_ROUTE: Final = RouteRules()
@@ -91,8 +97,16 @@ class Pricing:
         rules = _NO_ROUTE if route is None else self.routes.get(route, _NO_ROUTE)
         own = rules.targets.get(TargetName(f"{provider}/{model}"), _NO_TARGET)
         price = self.price(provider, model) if own.tariff is None else Price(own.tariff, PriceSource.CONFIGURED)
-        ceiling = rules.ceiling_nanousd if own.ceiling_nanousd is None else own.ceiling_nanousd
-        return Terms(price, ceiling, own.output_tokens_max, rules.unpriced)
+        tier = rules if own.ceiling_nanousd is None else own
+        return Terms(price, tier.ceiling_nanousd, own.output_tokens_max, rules.unpriced, tier.cost_tier)
+
+    def ceiling(self, cost_tier: str) -> NanoUsd | None:
+        """The most that a request of that cost tier may cost; None: there is no tier of that name."""
+        return self.cost_tiers.get(cost_tier)
+
+    def cost_tier_names(self) -> tuple[str, ...]:
+        """The names of the cost tiers, in the order of the file, for a message."""
+        return tuple(self.cost_tiers)
 
     def price(self, provider: ProviderId, model: str) -> Price:
         """What a provider charges for a model, wherever it is used."""

@@ -10,6 +10,7 @@ list of tiers, because some charge more for a large input, and then for all of i
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Final
 
 from proxy.terms import PriceSource
@@ -152,6 +153,11 @@ class Tariff:
 def flat(charged: Rates) -> Tariff:
     """A tariff of the same rates at every size and time."""
     return Tariff((Period((Tier(0, charged),)),))
+
+
+def usd_per_million(rate: int) -> str:
+    """A rate of tokens as providers print it: USD for a million of them, exactly."""
+    return f"{Decimal(rate).scaleb(-6).normalize():f}"
 
 
 FREE: Final = flat(rates())

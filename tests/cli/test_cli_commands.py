@@ -24,7 +24,7 @@ routes:
   voice: {about: Lowest latency, tiers: [openai/small, groq/fast], timeouts: {total: 60s}}
 models: {"gpt-*": openai/*}
 """
-BROKEN = "routes:\n  voice: {tiers: [opnai/small]}\nbudgets: {}\n"
+BROKEN = "routes:\n  voice: {tiers: [opnai/small]}\nbudgets: {daily: 5, monthly: 1}\nlimits: {}\n"
 
 
 @pytest.fixture
@@ -61,7 +61,8 @@ def test_check_says_what_is_wrong_one_problem_a_line(runner: CliRunner) -> None:
     assert result.stdout == ""
     assert result.stderr == (
         "broken.yaml:2:19  routes.voice.tiers[0]: provider 'opnai' is not in the catalogue. Did you mean 'openai'?\n"
-        "broken.yaml:3:1  budgets: 'budgets' is not supported by this version of Penstock yet. Remove it\n"
+        "broken.yaml:3:18  budgets.daily: 5.00 a day is more than 1.00 a month, so it can never be reached\n"
+        "broken.yaml:4:1  limits: 'limits' is not supported by this version of Penstock yet. Remove it\n"
     )
 
 
@@ -72,7 +73,8 @@ def test_check_in_json(runner: CliRunner) -> None:
     assert told["file"] == "broken.yaml"
     assert [(one["line"], one["column"], one["path"]) for one in told["problems"]] == [
         (2, 19, "routes.voice.tiers[0]"),
-        (3, 1, "budgets"),
+        (3, 18, "budgets.daily"),
+        (4, 1, "limits"),
     ]
     fine = json.loads(run(runner, "check", "--config", "routes.yaml", "--json").stdout)
     assert fine == {"file": "routes.yaml", "routes": 1, "providers": 22, "active": 1, "problems": []}
@@ -111,11 +113,81 @@ def test_explain_a_route(runner: CliRunner) -> None:
     assert result.stdout == (
         "voice: route voice (Lowest latency), by the chat API\n"
         "timeouts: connect 5s, first_event 300s, idle 60s, silent 300s, total 60s\n"
+        "paid by: nobody, since no budget is set\n"
+        "prices: USD for a million tokens; output cap: for a prompt of 1000 tokens that sets none\n"
         "\n"
-        "   TARGET        MODEL SENT  SKIPPED\n"
-        "1  openai/small  small\n"
-        "-  groq/fast                 GROQ_API_KEY is not set\n"
+        "   TARGET        MODEL SENT  INPUT  OUTPUT  FROM     COST TIER  OUTPUT CAP  SKIPPED\n"
+        "1  openai/small  small                      unknown\n"
+        "-  groq/fast                                unknown                         GROQ_API_KEY is not set\n"
     )
+
+
+MONEY = """
+cost_tiers: {low: 0.001, high: 0.05}
+budgets: {daily: 100, monthly: 1000}
+accounts: {acme: {budgets: {daily: 5, timezone: Europe/Paris}}, default: {budgets: {daily: 10}}}
+providers:
+  openai: {price: {cheap: {input: 0.1, output: 0.5}, dear: {input: 2, output: 10}}}
+routes:
+  code:
+    cost_tier: low
+    tiers:
+      - openai/cheap
+      - openai/dear
+      - {target: openai/capped, price: {input: 1, output: 10}, cost_tier: high, max_output_tokens: 50}
+      - openai/new
+  odd: {tiers: [openai/new], cost_tier: low, unpriced: reject}
+"""
+
+
+def test_explain_what_a_route_may_cost(runner: CliRunner) -> None:
+    Path("money.yaml").write_text(MONEY)
+    lines = run(runner, "explain", "code", "--config", "money.yaml").stdout.splitlines()
+    proxy = "the whole proxy (100.00 USD a day, 1000.00 USD a month, UTC)"
+    assert lines[2:4] == [
+        f"paid by: account default (10.00 USD a day, UTC) and {proxy}",
+        f"paid by (account acme): account acme (5.00 USD a day, Europe/Paris) and {proxy}",
+    ]
+    allowed = "and cost tier low allows 0.001 USD"
+    assert [" ".join(line.split()) for line in lines[7:]] == [
+        "1 openai/cheap cheap 0.1 0.5 configured low 0.001 1800",
+        f"- openai/dear 2 10 configured low 0.001 256 tokens of answer may cost 0.00456 USD with this prompt, {allowed}",
+        "2 openai/capped capped 1 10 configured high 0.05 50",
+        f"- openai/new unknown low 0.001 its price is unknown, 0.01 USD is held for an answer, {allowed}",
+    ]
+
+
+def test_explain_money_in_json(runner: CliRunner) -> None:
+    Path("money.yaml").write_text(MONEY)
+    told = json.loads(run(runner, "explain", "code", "--config", "money.yaml", "--json").stdout)
+    assert told["prompt_tokens"] == 1000
+    assert told["targets"][0] == {
+        "target": "openai/cheap",
+        "model": "cheap",
+        "skipped": None,
+        "price": {"source": "configured", "usd_per_million_input": "0.1", "usd_per_million_output": "0.5"},
+        "cost_tier": "low",
+        "ceiling_usd": "0.001",
+        "output_cap": 1800,
+        "hold_usd": "0.001",
+        "too_dear": None,
+    }
+    proxy = {"subject": "proxy", "daily_usd": "100.00", "monthly_usd": "1000.00", "timezone": "UTC"}
+    assert told["payers"] == {
+        "default": [{"subject": "account:default", "daily_usd": "10.00", "timezone": "UTC"}, proxy],
+        "acme": [{"subject": "account:acme", "daily_usd": "5.00", "timezone": "Europe/Paris"}, proxy],
+    }
+    (odd,) = json.loads(run(runner, "explain", "odd", "--config", "money.yaml", "--json").stdout)["targets"]
+    assert odd["too_dear"].endswith("and the route says unpriced: reject")
+    assert (odd["output_cap"], odd["hold_usd"]) == (None, None)
+
+
+def test_explain_goes_by_the_price_list(runner: CliRunner) -> None:
+    (one,) = json.loads(run(runner, "explain", "openai/gpt-4o-mini", "--config", "routes.yaml", "--json").stdout)[
+        "targets"
+    ]
+    assert one["price"]["source"] == "listed"
+    assert one["cost_tier"] is None
 
 
 def test_explain_any_name(runner: CliRunner) -> None:
@@ -144,9 +216,9 @@ def test_explain_what_cannot_be_served(runner: CliRunner, args: list[str], told:
 def test_explain_in_json(runner: CliRunner) -> None:
     told = json.loads(run(runner, "explain", "voice", "--config", "routes.yaml", "--json").stdout)
     assert told["route"] == "voice"
-    assert told["targets"] == [
-        {"target": "openai/small", "model": "small", "skipped": None},
-        {"target": "groq/fast", "model": "fast", "skipped": "GROQ_API_KEY is not set"},
+    assert [(one["target"], one["model"], one["skipped"]) for one in told["targets"]] == [
+        ("openai/small", "small", None),
+        ("groq/fast", "fast", "GROQ_API_KEY is not set"),
     ]
     assert told["timeouts"]["total_s"] == 60.0
     assert told["error"] is None

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from proxy.config.alerts import Entries, channels
+from proxy.config.alerts import Entries, channels, problems
 from proxy.config.read import read
 from proxy.core.alert_channel import Mailbox, MailSecurity, SlackWebhook, Webhook
 
@@ -27,10 +27,12 @@ def entries(text: str) -> Any:
     return ADAPTER.validate_python(read(text, "routes.yaml").data)
 
 
+def told(text: str) -> list[object]:
+    return list(problems({"alerts": read(text, "routes.yaml").data}, ENVIRON))
+
+
 def test_every_kind_of_channel() -> None:
-    made, wrong = channels(
-        entries(
-            f"""
+    text = f"""
 - {{to: webhook, url: env:HOOK, secret: env:SECRET}}
 - {{to: webhook, url: env:LOCAL}}
 - {{to: slack, url: env:SLACK}}
@@ -38,24 +40,22 @@ def test_every_kind_of_channel() -> None:
 - {{{MAIL}, security: tls}}
 - {{to: mail, host: localhost, from: a@b.c, recipients: [d@e.f], security: none, port: 1025}}
 """
-        ),
-        ENVIRON,
-    )
-    assert wrong == []
+    made = channels(entries(text), ENVIRON)
+    assert told(text) == []
     sender, ops = "penstock@example.com", ("ops@example.com",)
-    assert made == [
+    assert made == (
         Webhook(ENVIRON["HOOK"], "canary-secret"),
         Webhook(ENVIRON["LOCAL"]),
         SlackWebhook(ENVIRON["SLACK"]),
         Mailbox("smtp.example.com", 587, MailSecurity.STARTTLS, sender, ops, "u", "canary-password"),
         Mailbox("smtp.example.com", 465, MailSecurity.TLS, sender, ops),
         Mailbox("localhost", 1025, MailSecurity.NONE, "a@b.c", ("d@e.f",)),
-    ]
+    )
     assert "canary" not in repr(made)
 
 
 @pytest.mark.parametrize(
-    ("entry", "path", "told"),
+    ("entry", "path", "why"),
     [
         ("to: webhook, url: env:UNSET", ("url",), "UNSET is not set"),
         ("to: webhook, url: env:HOOK, secret: env:EMPTY", ("secret",), "EMPTY is not set"),
@@ -72,9 +72,16 @@ def test_every_kind_of_channel() -> None:
         ),
     ],
 )
-def test_a_channel_that_cannot_be_used(entry: str, path: tuple[str, ...], told: str) -> None:
-    assert channels(entries(f"- {{{entry}}}"), ENVIRON) == ([], [(("alerts", 0, *path), told)])
-    assert channels(entries("- {to: slack, url: env:PRIVATE, allow_private: true}"), ENVIRON)[1] == []
+def test_a_channel_that_cannot_be_used(entry: str, path: tuple[str, ...], why: str) -> None:
+    text = f"[{{to: slack, url: env:LOCAL}}, 5, {{to: slack}}, {{{entry}}}]"
+    assert told(text) == [(("alerts", 3, *path), why)]
+    assert channels(entries(f"- {{{entry}}}"), ENVIRON) == ()
+
+
+def test_a_private_address_is_meant_where_it_is_said() -> None:
+    text = "- {to: slack, url: env:PRIVATE, allow_private: true}"
+    assert told(text) == []
+    assert channels(entries(text), ENVIRON) == (SlackWebhook(ENVIRON["PRIVATE"]),)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Money in the routes file: read exactly, told where it is wrong, and refused where nothing acts on it yet."""
+"""Money in the routes file: read exactly, told where it is wrong, and what is held back refused by its name."""
 
 import re
 from decimal import Decimal
@@ -24,14 +24,14 @@ BLOCKS = re.findall(
     (Path(__file__).parent / "money.golden").read_text("utf-8"),
     re.MULTILINE | re.DOTALL,
 )
-ABOUT_MONEY = frozenset({"cost_tiers", "cost_tier", "currency", "max_output_tokens", "price", "unpriced"})
+ABOUT_MONEY = frozenset({"cost_tiers", "cost_tier", "currency", "max_output_tokens", "unpriced"})
 
 
 @pytest.fixture
-def everything_live(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With every key about money acted on."""
+def held_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if nothing acted on the keys about money yet."""
     for section in (schema.File, schema.RouteEntry, schema.TierEntry):
-        monkeypatch.setattr(section, "later", section.later - ABOUT_MONEY)
+        monkeypatch.setattr(section, "later", section.later | ABOUT_MONEY)
 
 
 def read(text: str) -> RoutingTable:
@@ -45,10 +45,9 @@ def told(text: str) -> list[str]:
 
 
 def test_the_golden_file_is_read_whole() -> None:
-    assert len(BLOCKS) == 10
+    assert len(BLOCKS) == 17
 
 
-@pytest.mark.usefixtures("everything_live")
 @pytest.mark.parametrize(("text", "expected"), [block[1:] for block in BLOCKS], ids=[block[0] for block in BLOCKS])
 def test_every_problem_is_told_with_its_place(text: str, expected: str) -> None:
     assert told(text) == expected.split("\n")
@@ -63,6 +62,7 @@ routes:
 """
 
 
+@pytest.mark.usefixtures("held_back")
 def test_what_nothing_acts_on_yet_is_refused_and_only_that_is_told() -> None:
     later = "is not supported by this version of Penstock yet. Remove it"
     assert told(HELD_BACK) == [
@@ -75,6 +75,7 @@ def test_what_nothing_acts_on_yet_is_refused_and_only_that_is_told() -> None:
     ]
 
 
+@pytest.mark.usefixtures("held_back")
 def test_an_editor_is_not_offered_what_is_refused() -> None:
     made = schema.json_schema()
     assert "cost_tiers" not in made["properties"]
@@ -131,7 +132,6 @@ def configured(tariff: Tariff) -> Price:
     return Price(tariff, PriceSource.CONFIGURED)
 
 
-@pytest.mark.usefixtures("everything_live")
 def test_a_file_about_money() -> None:
     pricing = read(WHOLE).pricing
     assert pricing.currency == Currency("CAD", Decimal("1.38"))
@@ -142,18 +142,18 @@ def test_a_file_about_money() -> None:
         return pricing.terms(RouteName(route), ProviderId(provider), model)
 
     own = configured(flat(rates(input=3_000_000, output=11_000_000)))
-    assert terms("a", "openai", "gpt-4o") == Terms(own, NanoUsd(10**6), 512, kept)
+    assert terms("a", "openai", "gpt-4o") == Terms(own, NanoUsd(10**6), 512, kept, "low")
     tiers = (
         Tier(0, rates(input=3_000_000, output=15_000_000, **FEES)),
         Tier(200_000, rates(input=6_000_000, output=22_500_000, cached=600_000, **FEES)),
         Tier(400_000, rates(input=12_000_000, output=45_000_000, **FEES)),
     )
-    assert terms("a", "openai", "gpt-5") == Terms(configured(Tariff((Period(tiers),))), high, None, kept)
+    assert terms("a", "openai", "gpt-5") == Terms(configured(Tariff((Period(tiers),))), high, None, kept, "high")
     family = configured(flat(rates(input=2_500_000, output=10_000_000, cached=1_250_000)))
     assert terms("b", "openai", "gpt-5") == Terms(family, unpriced=UnpricedPolicy(UnpricedMode.REJECT))
     assert terms("c", "openai", "gpt-5") == Terms(family, unpriced=UnpricedPolicy(UnpricedMode.FREE))
     assert terms("d", "openai", "gpt-5") == Terms(family)
-    assert terms("a", "gpu-box", "llama") == Terms(LOCAL, high, None, kept)
+    assert terms("a", "gpu-box", "llama") == Terms(LOCAL, high, None, kept, "high")
     cloud = terms("a", "cloud", "llama").price
     assert cloud.source is PriceSource.UNKNOWN, "a server of a public address is not ours, whatever it is like"
 
@@ -172,6 +172,31 @@ def test_a_file_about_money() -> None:
 def test_who_costs_nothing_and_whom_nobody_knows(provider: str, source: str) -> None:
     pricing = with_demo(read("{}"), "http://127.0.0.1:9/v1").pricing
     assert pricing.price(ProviderId(provider), "anything").source.value == source
+
+
+def test_the_cost_tier_of_the_defaults_is_every_routes_that_names_none() -> None:
+    pricing = read(
+        """
+cost_tiers: {low: 0.001, high: 0.5}
+defaults: {cost_tier: low}
+routes:
+  a: {tiers: [openai/x, {target: openai/y, cost_tier: high}]}
+  b: {tiers: [openai/x], cost_tier: high}
+"""
+    ).pricing
+    found = {
+        (route, model): pricing.terms(RouteName(route), OPENAI, model).cost_tier
+        for route, model in (("a", "x"), ("a", "y"), ("b", "x"))
+    }
+    assert found == {("a", "x"): "low", ("a", "y"): "high", ("b", "x"): "high"}
+    assert pricing.terms(RouteName("a"), OPENAI, "x").ceiling_nanousd == 10**6
+    assert pricing.terms(None, OPENAI, "x").ceiling_nanousd is None, "it was named directly: it has no route"
+
+
+def test_a_cost_tier_by_its_name() -> None:
+    pricing = read("cost_tiers: {low: 0.001, high: 0.5}").pricing
+    assert (pricing.ceiling("low"), pricing.ceiling("high"), pricing.ceiling("Low")) == (10**6, 5 * 10**8, None)
+    assert pricing.cost_tier_names() == ("low", "high")
 
 
 def test_a_file_without_cost_tiers_has_the_usual_ones() -> None:

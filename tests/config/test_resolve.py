@@ -7,7 +7,8 @@ import pytest
 
 from proxy.config.problem import ConfigError
 from proxy.config.resolve import load, parse, with_demo
-from proxy.core.routing import AuthStyle, Plan, Provider, RoutingTable, Timeouts, plan
+from proxy.core.alert_channel import SlackWebhook
+from proxy.core.routing import AuthStyle, Plan, Provider, RoutingTable, Target, Timeouts, plan
 from proxy.terms import Api, ProviderId, RouteName
 
 SHIPPED = Path(__file__).parents[2] / "config/routes.yaml"
@@ -279,3 +280,30 @@ def test_ollama_in_a_container_needs_its_variable_only() -> None:
     table = load(SHIPPED, {"OLLAMA_URL": "http://ollama:11434"})
     assert table.providers[ProviderId("ollama")].inactive is None
     assert isinstance(plan(table, "simple", Api.CHAT), Plan)
+
+
+def test_what_a_table_says_of_money_beside_prices() -> None:
+    table = parse(
+        """
+providers: {box: {like: vllm, base_url: "http://127.0.0.1:8000/v1"}}
+budgets: {daily: 100}
+accounts: {acme: {budgets: {monthly: 5}}, globex: {}}
+alerts: [{to: slack, url: env:SLACK}]
+baseline: box/llama/70b
+ledger: {keep_days: 400}
+""",
+        "routes.yaml",
+        {"SLACK": "https://hooks.slack.example/canary"},
+    )
+    assert [payer.subject for payer in table.budgets.payers()] == ["proxy", "account:acme"]
+    assert list(table.budgets.accounts) == ["acme"]
+    assert table.alerts == (SlackWebhook("https://hooks.slack.example/canary"),)
+    assert table.baseline == Target(table.providers[ProviderId("box")], "llama/70b")
+    assert table.ledger_keep_days == 400
+    assert "canary" not in repr(table)
+
+
+def test_a_file_that_says_nothing_of_money() -> None:
+    table = parse("{}", "routes.yaml", {})
+    assert table.budgets.payers() == ()
+    assert (table.alerts, table.baseline, table.ledger_keep_days) == ((), None, None)

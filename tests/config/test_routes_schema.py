@@ -7,8 +7,10 @@ from typing import Any
 import jsonschema
 import pytest
 
+from proxy.config.alerts import MailEntry, SlackEntry
 from proxy.config.read import read
-from proxy.config.schema import SECTIONS, File, json_schema, rendered
+from proxy.config.schema import SECTIONS, BalancedTier, File, json_schema, rendered
+from proxy.config.section import Section
 
 CONFIG = Path(__file__).parents[2] / "config"
 
@@ -28,7 +30,8 @@ def test_the_shipped_file_is_valid_and_names_the_schema() -> None:
 
 
 def test_every_field_is_described() -> None:
-    for section in SECTIONS.values():
+    sections: list[type[Section]] = [*SECTIONS.values(), BalancedTier, SlackEntry, MailEntry]
+    for section in sections:
         assert section.__doc__
         for name, field in section.model_fields.items():
             assert field.description, f"{section.__name__}.{name}"
@@ -46,10 +49,30 @@ VALID: list[Any] = [
     {"cors": {"origins": ["https://app.example.com", "http://localhost:3000"]}, "default_provider": "openai"},
     {"providers": {"openai": {"price": {"*": {"input": 2.5, "output": "10", "above": []}}}}},
     {"routes": {"x": {"tiers": [{"target": "openai/gpt-4o", "price": {"image": 0.04}}]}}},
+    {"routes": {"x": {"tiers": ["openai/x"], "cost_tier": "economy", "unpriced": {"reserve": 0.02}}}},
+    {"routes": {"x": {"tiers": [{"target": "openai/x", "cost_tier": "premium", "max_output_tokens": 512}]}}},
+    {"cost_tiers": {"low": "0.001"}, "defaults": {"cost_tier": "low"}, "currency": {"code": "CAD", "per_usd": 1.38}},
+    {"budgets": {"daily": 100, "monthly": "8999999.99", "alert_at": 0.8, "timezone": "UTC", "when_away": "closed"}},
+    {"accounts": {"acme.eu_1-b": {"budgets": {"daily": 5}}, "default": {}}, "baseline": "openai/gpt-4o"},
+    {"alerts": [{"to": "webhook", "url": "env:U", "secret": "env:S"}, {"to": "slack", "url": "env:V"}]},
+    {"alerts": [{"to": "mail", "host": "h", "from": "a@b.c", "recipients": ["d@e.f"], "security": "tls", "port": 465}]},
+    {"ledger": {"keep_days": 35}},
+    {"ledger": {}},
     {"models": {"gpt-*": "openai/*"}, "default_route": "x", "access": {"mode": "open"}},
 ]
 INVALID: list[Any] = [
-    {"budgets": {}},
+    {"limits": {}},
+    {"budgets": {"daily": -1}},
+    {"budgets": {"daily": 9_000_001}},
+    {"budgets": {"alert_at": 0}},
+    {"accounts": {"a/b": {}}},
+    {"accounts": {"acme": {"routes": {}}}},
+    {"cost_tiers": {"High": 1}},
+    {"alerts": [{"to": "pigeon"}]},
+    {"alerts": [{"to": "slack", "url": "https://hooks.slack.example/x"}]},
+    {"alerts": [{"to": "mail", "host": "smtp.example.com", "recipients": ["a@b.c"]}]},
+    {"baseline": "gpt-4o"},
+    {"ledger": {"keep_days": 30}},
     {"routes": {"a/b": {"tiers": ["openai/x"]}}},
     {"routes": {"x": {}}},
     {"routes": {"x": {"tiers": []}}},
@@ -64,7 +87,6 @@ INVALID: list[Any] = [
     {"access": {"mode": "keys"}},
     {"providers": {"openai": {"price": {"*": {"input": -1, "output": 1}}}}},
     {"providers": {"openai": {"price": {"*": {"input": "2,5", "output": 1}}}}},
-    {"routes": {"x": {"tiers": ["openai/x"], "cost_tier": "economy"}}},
 ]
 
 
@@ -88,7 +110,7 @@ def test_an_editor_completes_every_form_of_a_tier() -> None:
     assert short["examples"]
     entry = made["$defs"][long["$ref"].rpartition("/")[2]]
     assert entry["type"] == "object"
-    assert list(entry["properties"]) == ["target", "price"]
+    assert list(entry["properties"]) == ["target", "price", "cost_tier", "max_output_tokens"]
     assert entry["additionalProperties"] is False
     entry = made["$defs"][balanced["$ref"].rpartition("/")[2]]
     assert list(entry["properties"]) == ["targets", "balance"]

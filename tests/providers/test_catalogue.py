@@ -6,7 +6,7 @@ from datetime import date
 import pytest
 
 from proxy.config.address import expand, is_loopback, refusal
-from proxy.config.schema import PROVIDER_ID
+from proxy.config.scalars import PROVIDER_ID
 from proxy.core.routing import AuthStyle
 from proxy.providers import rows
 from proxy.providers.catalogue import PATHS, CatalogueRow

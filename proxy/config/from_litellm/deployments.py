@@ -14,7 +14,7 @@ from proxy.config.from_litellm.endpoints import Endpoint, Endpoints
 from proxy.config.from_litellm.facts import BARE_NAMES, REQUEST_MEMBERS, SPOKEN, UNSPOKEN
 from proxy.config.from_litellm.source import Found, Source, quoted, reason
 from proxy.config.problem import Path
-from proxy.config.schema import DURATION_S_MAX
+from proxy.config.scalars import DURATION_S_MAX
 from proxy.core import redact
 from proxy.core.routing import NAME_CHARS_MAX
 from proxy.providers.rows import CATALOGUE

@@ -4,7 +4,7 @@ LiteLLM bounds each call: `timeout` the whole of it, `stream_timeout` the wait f
 the wait for one target, its `total` all targets together, so a route's `total` is the sum of its targets' `timeout`.
 """
 
-from proxy.config.schema import DURATION_S_MAX
+from proxy.config.scalars import DURATION_S_MAX
 from proxy.core.routing import Timeouts
 
 Waits = tuple[float | None, float | None]

@@ -15,7 +15,7 @@ from proxy.config.from_litellm.endpoints import Endpoint, Endpoints
 from proxy.config.from_litellm.facts import ANTHROPIC_FAMILIES, OPENAI_FAMILIES
 from proxy.config.from_litellm.source import Source, quoted
 from proxy.config.problem import Path
-from proxy.config.schema import PROVIDER_ID
+from proxy.config.scalars import PROVIDER_ID
 
 _FAMILIES: Final = {"openai": OPENAI_FAMILIES, "anthropic": ANTHROPIC_FAMILIES}
 _TARGET_CHARS_MAX: Final = 400  # of a model in a target

@@ -1,0 +1,82 @@
+"""Whether a target may answer within its cost tier, how long the answer may be, and what is held for it. Pure.
+
+A request that names an output cap is taken at its word; for one that names none, the largest cap that fits is found, where
+there is a cost tier or the file says how long an answer of the target may be. A price that nobody knows counts as what the
+route's policy holds for it. Held by `tests/core/test_afford.py`.
+"""
+
+from dataclasses import dataclass, replace
+
+from proxy.core.budget import usd
+from proxy.core.cost import (
+    OUTPUT_TOKENS_DEFAULT,
+    OUTPUT_TOKENS_MIN,
+    Bounds,
+    hold,
+    output_cap_that_fits,
+    worst_case,
+)
+from proxy.core.pricing import Terms
+from proxy.core.tariff import Tariff, Unpriced
+from proxy.terms import NanoUsd
+
+
+@dataclass(frozen=True, slots=True)
+class Afforded:
+    """It fits. ``output_cap``: the tokens a choice to insert; None: nothing. ``hold_nanousd``: what it costs at most."""
+
+    output_cap: int | None
+    hold_nanousd: NanoUsd
+
+
+@dataclass(frozen=True, slots=True)
+class NotAfforded:
+    """It is skipped. ``why`` in words; ``unpriced``: because nobody knows its price, and the route rejects that."""
+
+    why: str
+    unpriced: bool = False
+
+
+def afford(
+    terms: Terms, limits: Bounds, at_s: int, *, output_cap: int | None = None, choices: int = 1
+) -> Afforded | NotAfforded:
+    """What to do with a target at ``terms`` for a request within ``limits``, whose output is left out of them.
+
+    ``output_cap``: what the client set, for each of its ``choices``; None: it set none.
+    """
+    cap = output_cap if output_cap is not None else _cap(terms, limits, at_s, choices)
+    longest = OUTPUT_TOKENS_DEFAULT if terms.output_tokens_max is None else terms.output_tokens_max
+    asked = replace(limits, output_tokens=(longest if cap is None else cap) * choices)
+    held = hold(terms.price, asked, at_s, terms.unpriced)
+    if held is None:
+        why = terms.price.tariff.why if isinstance(terms.price.tariff, Unpriced) else ""
+        return NotAfforded(f"its price is unknown ({why}), and the route says unpriced: reject", unpriced=True)
+    if terms.ceiling_nanousd is not None and held > terms.ceiling_nanousd:
+        return NotAfforded(_too_dear(terms, limits, at_s, output_cap=output_cap, choices=choices))
+    return Afforded(cap if output_cap is None else None, held)
+
+
+def _cap(terms: Terms, limits: Bounds, at_s: int, choices: int) -> int | None:
+    """What to insert; where nothing fits, the shortest that would be of use, which then is too dear."""
+    if terms.ceiling_nanousd is None:
+        return terms.output_tokens_max
+    most = terms.output_tokens_max
+    if not isinstance(terms.price.tariff, Tariff):
+        return OUTPUT_TOKENS_DEFAULT if most is None else most
+    found = output_cap_that_fits(terms.ceiling_nanousd, limits, terms.price.tariff, at_s, choices=choices, most=most)
+    return _shortest(terms) if found is None else found
+
+
+def _shortest(terms: Terms) -> int:
+    most = terms.output_tokens_max
+    return OUTPUT_TOKENS_MIN if most is None else min(OUTPUT_TOKENS_MIN, most)
+
+
+def _too_dear(terms: Terms, limits: Bounds, at_s: int, *, output_cap: int | None, choices: int) -> str:
+    name = terms.cost_tier or "asked for"
+    allowed = f"cost tier {name} allows {usd(terms.ceiling_nanousd or 0)} USD"
+    if not isinstance(terms.price.tariff, Tariff):
+        return f"its price is unknown, {usd(terms.unpriced.ceiling_nanousd)} USD is held for an answer, and {allowed}"
+    tokens = (_shortest(terms) if output_cap is None else output_cap) * choices
+    dear = worst_case(replace(limits, output_tokens=tokens), terms.price.tariff, at_s)
+    return f"{tokens} tokens of answer may cost {usd(dear)} USD with this prompt, and {allowed}"
