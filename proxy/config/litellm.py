@@ -89,6 +89,7 @@ def _assembled(source: Source, known: Settings, endpoints: Endpoints, routes: Ro
             "routes": section,
             "models": {**names, **_aliases(source, known, public), **patterns},
             "default_route": _default_route(source, known, public, section),
+            "budgets": dict(known.budgets),
         }
     )
 

@@ -226,7 +226,7 @@ NO_CREDENTIAL: Final = frozenset(
 )
 
 _LIMIT: Final = "limits of a deployment have no place in a routes file"
-_PRICE: Final = "prices have no place in a routes file"
+_PRICE: Final = "prices are not taken from LiteLLM. Where the price list is wrong, give the target a price"
 _RETRY: Final = "the kind of failure decides whether Penstock asks a target again, and then the next one"
 _ASIDE: Final = "when a target is left alone for a while is Penstock's own rule"
 _HEADER: Final = "Penstock sends no headers of its own; pass_headers of a provider lets the client's through"

@@ -2,15 +2,21 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
+from pydantic_core import PydanticCustomError
+
+from proxy.config.budgets import zone
 from proxy.config.from_litellm.deployments import ANY, is_name, seconds
 from proxy.config.from_litellm.facts import BALANCE
 from proxy.config.from_litellm.source import Found, Source, quoted
+from proxy.config.money import budget_usd
 from proxy.config.problem import Path
 
 _USUAL_STRATEGY: Final = "simple-shuffle"
 _ELSEWHERE: Final = frozenset({"model_list", "credential_list"})  # read with the deployments
+_PERIODS: Final[Mapping[str, str]] = {"1d": "daily", "24h": "daily", "30d": "monthly", "1mo": "monthly"}
+_BUDGET: Final = ("max_budget", "budget_duration", "timezone")  # of litellm_settings
 _SHARED: Final = ("fallbacks", "default_fallbacks")  # may stand in both sections
 
 
@@ -25,7 +31,8 @@ class Fallback:
 @dataclass(frozen=True, slots=True)
 class Settings:
     """Shapes: ``fallbacks`` maps a name to those that take over from it, in order; ``any_fallbacks`` do so for the names
-    that it lacks. ``aliases`` maps a name to the one that it stands for. Units: seconds.
+    that it lacks. ``aliases`` maps a name to the one that it stands for. ``budgets`` is that section of a routes file.
+    Units: seconds.
     """
 
     balance: str
@@ -38,6 +45,7 @@ class Settings:
     default_model: Found | None
     model_defaults: Found | None
     variables: Mapping[str, str]
+    budgets: Mapping[str, Any]
 
 
 def settings(source: Source, root: Mapping[str, Found]) -> Settings:
@@ -73,6 +81,7 @@ def settings(source: Source, root: Mapping[str, Found]) -> Settings:
         default_model=general.get("completion_model"),
         model_defaults=router.get("default_litellm_params"),
         variables={key: found.value for key, found in variables.items() if isinstance(found.value, str)},
+        budgets=_budgets(source, library),
     )
     source.rest(
         router,
@@ -83,7 +92,7 @@ def settings(source: Source, root: Mapping[str, Found]) -> Settings:
         "stream_timeout",
         "default_litellm_params",
     )
-    source.rest(library, *_SHARED, "request_timeout")
+    source.rest(library, *_SHARED, "request_timeout", *_BUDGET)
     source.rest(general, "completion_model")
     for found in variables.values():
         source.lost(found.path, "set it in Penstock's environment")
@@ -107,6 +116,29 @@ def _balance(source: Source, found: Found | None) -> str:
     if found is not None and strategy not in BALANCE:
         source.lost(found.path, "targets of one tier share the requests by their weights instead")
     return BALANCE.get(strategy, BALANCE[_USUAL_STRATEGY])
+
+
+def _budgets(source: Source, library: Mapping[str, Found]) -> dict[str, Any]:
+    """What the whole proxy may spend. LiteLLM too counts a day from midnight and 30 days from the 1st, in its time zone."""
+    given = {key: library[key] for key in _BUDGET if key in library}
+    amount, duration, timezone = (given.get(key) for key in _BUDGET)
+    period = _PERIODS.get(source.text(duration) or "")
+    if amount is None or period is None:
+        for found in given.values():
+            source.lost(found.path, "a budget here is a max_budget for a day (1d) or for a month (30d)")
+        return {}
+    try:
+        budget_usd(amount.value)
+    except PydanticCustomError as error:
+        source.lost(amount.path, error.message())
+        return {}
+    made = {period: amount.value}
+    name = source.text(timezone)
+    if timezone is not None and name is not None and zone(name) is None:
+        source.lost(timezone.path, f"{quoted(name)} is no time zone of the IANA list")
+    elif name is not None:
+        made["timezone"] = name
+    return made
 
 
 def _pairs(source: Source, found: Found | None) -> Iterator[tuple[str, Found]]:
