@@ -1,8 +1,8 @@
 """Whether a target may answer within its cost tier, how long the answer may be, and what is held for it. Pure.
 
 A request that names an output cap is taken at its word; for one that names none, the largest cap that fits is found, where
-there is a cost tier or the file says how long an answer of the target may be. A price that nobody knows counts as what the
-route's policy holds for it. Held by `tests/core/test_afford.py`.
+there is a cost tier or the file says how long an answer of the target may be. Of a price that nobody knows, what the
+route's policy says is held, and never more than the cost tier allows. Held by `tests/core/test_afford.py`.
 """
 
 from dataclasses import dataclass, replace
@@ -14,7 +14,6 @@ from proxy.core.cost import (
     Bounds,
     hold,
     output_cap_that_fits,
-    worst_case,
 )
 from proxy.core.pricing import Terms
 from proxy.core.tariff import Tariff, Unpriced
@@ -38,15 +37,25 @@ class NotAfforded:
 
 
 def afford(
-    terms: Terms, limits: Bounds, at_s: int, *, output_cap: int | None = None, choices: int = 1
+    terms: Terms,
+    limits: Bounds,
+    at_s: int,
+    *,
+    output_cap: int | None = None,
+    choices: int = 1,
+    may_insert: bool = True,
+    expected: int = 0,
 ) -> Afforded | NotAfforded:
-    """What to do with a target at ``terms`` for a request within ``limits``, whose output is left out of them.
+    """What to do with a target at ``terms`` for a request within ``limits``, which leave out the output that a cap bounds.
 
-    ``output_cap``: what the client set, for each of its ``choices``; None: it set none.
+    ``output_cap``: what the client set, for each of its ``choices``; None: it set none, and one may be inserted if
+    ``may_insert``. ``expected``: the tokens of a choice that answers without a cap have had.
     """
-    cap = output_cap if output_cap is not None else _cap(terms, limits, at_s, choices)
-    longest = OUTPUT_TOKENS_DEFAULT if terms.output_tokens_max is None else terms.output_tokens_max
-    asked = replace(limits, output_tokens=(longest if cap is None else cap) * choices)
+    cap = output_cap
+    if output_cap is None and may_insert:
+        cap = _cap(terms, limits, at_s, choices)
+    longest = max(OUTPUT_TOKENS_DEFAULT if terms.output_tokens_max is None else terms.output_tokens_max, expected)
+    asked = _with_output(limits, (longest if cap is None else cap) * choices)
     held = hold(terms.price, asked, at_s, terms.unpriced)
     if held is None:
         why = terms.price.tariff.why if isinstance(terms.price.tariff, Unpriced) else ""
@@ -75,8 +84,11 @@ def _shortest(terms: Terms) -> int:
 def _too_dear(terms: Terms, limits: Bounds, at_s: int, *, output_cap: int | None, choices: int) -> str:
     name = terms.cost_tier or "asked for"
     allowed = f"cost tier {name} allows {usd(terms.ceiling_nanousd or 0)} USD"
-    if not isinstance(terms.price.tariff, Tariff):
-        return f"its price is unknown, {usd(terms.unpriced.ceiling_nanousd)} USD is held for an answer, and {allowed}"
     tokens = (_shortest(terms) if output_cap is None else output_cap) * choices
-    dear = worst_case(replace(limits, output_tokens=tokens), terms.price.tariff, at_s)
-    return f"{tokens} tokens of answer may cost {usd(dear)} USD with this prompt, and {allowed}"
+    dear = hold(terms.price, _with_output(limits, tokens), at_s, terms.unpriced) or 0
+    answer = f"{tokens} tokens of answer may cost" if tokens else "it may cost"
+    return f"{answer} {usd(dear)} USD with this prompt, and {allowed}"
+
+
+def _with_output(limits: Bounds, tokens: int) -> Bounds:
+    return replace(limits, output_tokens=limits.output_tokens + tokens)

@@ -5,7 +5,7 @@ leaves nothing behind; for a model that the list does not have it takes some 40 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from proxy.core.cost import UnpricedPolicy
@@ -66,7 +66,7 @@ class RouteRules:
 class Terms:
     """What using one target in one route may cost, and what to do where nobody knows.
 
-    ``cost_tier`` is the name of the tier whose ceiling it is; None where there is no ceiling.
+    ``cost_tier`` is the name of the tier whose ceiling it is; None where there is no ceiling. ``unpriced`` never exceeds it.
     """
 
     price: Price
@@ -74,6 +74,16 @@ class Terms:
     output_tokens_max: int | None = None
     unpriced: UnpricedPolicy = _DEFAULT_POLICY
     cost_tier: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.ceiling_nanousd is not None and self.ceiling_nanousd < self.unpriced.ceiling_nanousd:
+            object.__setattr__(self, "unpriced", replace(self.unpriced, ceiling_nanousd=self.ceiling_nanousd))
+
+    def within(self, cost_tier: str, ceiling_nanousd: NanoUsd) -> "Terms":
+        """These terms under one more ceiling."""
+        if self.ceiling_nanousd is not None and self.ceiling_nanousd <= ceiling_nanousd:
+            return self
+        return replace(self, ceiling_nanousd=ceiling_nanousd, cost_tier=cost_tier)
 
 
 _NO_ROUTE: Final = RouteRules()

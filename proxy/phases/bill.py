@@ -23,7 +23,7 @@ def bill(x: Exchange, *, whole: bool) -> Bill:
         source = PriceSource.FREE if x.api is Api.COUNT_TOKENS else PriceSource.UNKNOWN
         return Bill(used, Charge(NanoUsd(0), source))
     at_s = x.admitted_ms // 1000
-    return Bill(used, cost.charge(used, quote.terms.price, at_s, quote.unpriced, whole=whole))
+    return Bill(used, cost.charge(used, quote.terms.price, at_s, quote.terms.unpriced, whole=whole))
 
 
 def wasted(x: Exchange, attempt: Attempt, failure: Failure) -> NanoUsd:
@@ -32,7 +32,7 @@ def wasted(x: Exchange, attempt: Attempt, failure: Failure) -> NanoUsd:
         return NanoUsd(0)
     used = Usage(_input_tokens(x), 0, estimated=True)
     at_s = x.admitted_ms // 1000
-    return cost.charge(used, attempt.quote.terms.price, at_s, attempt.quote.unpriced).cost_nanousd
+    return cost.charge(used, attempt.quote.terms.price, at_s, attempt.quote.terms.unpriced).cost_nanousd
 
 
 def _used(x: Exchange, *, whole: bool) -> Usage:

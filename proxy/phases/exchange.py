@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from proxy.core.breaker import Admission, Rejection, Subject
-from proxy.core.cost import Charge, UnpricedPolicy
+from proxy.core.cost import Charge
 from proxy.core.failure import Failure
 from proxy.core.ledger import NOTHING
 from proxy.core.pricing import Terms
@@ -23,7 +23,6 @@ class Quote:
 
     terms: Terms
     hold_nanousd: NanoUsd
-    unpriced: UnpricedPolicy
     output_cap: int | None = None
 
 
@@ -79,7 +78,7 @@ class Exchange:
     attempts: list[Attempt] = field(default_factory=list)
     rejections: list[tuple[Target, Rejection]] = field(default_factory=list)  # what the breakers held back
     unaffordable: list[Failure] = field(default_factory=list)  # targets that money kept from being asked
-    ceiling_nanousd: NanoUsd | None = None  # the client's own
+    cost_tier: tuple[str, NanoUsd] | None = None  # the client's own, and its ceiling
     prompt: Prompt | None = None
     input_tokens_guessed: int | None = None
     hold: Hold = FREE

@@ -38,7 +38,7 @@ def plan(x: Exchange, runtime: Runtime) -> Plan:
             rank=partial(_ranked, runtime, found),
         )
         found = replace(found, targets=ordered)
-    x.ceiling_nanousd = _asked_ceiling(x, runtime)
+    x.cost_tier = _asked_tier(x, runtime)
     total_s = found.timeouts.total_s
     asked_s = requested_timeout_s(x)
     x.hurried = asked_s is not None and asked_s < total_s
@@ -47,18 +47,18 @@ def plan(x: Exchange, runtime: Runtime) -> Plan:
     return found
 
 
-def _asked_ceiling(x: Exchange, runtime: Runtime) -> NanoUsd | None:
+def _asked_tier(x: Exchange, runtime: Runtime) -> tuple[str, NanoUsd] | None:
     """What `x-penstock-tier` says that this request may cost at most."""
-    name = x.headers.get("x-penstock-tier")
-    if name is None:
+    given = x.headers.get("x-penstock-tier")
+    if given is None:
         return None
-    tiers = runtime.table.pricing.cost_tiers
-    ceiling = tiers.get(name.strip())
+    name = given.strip()
+    ceiling = runtime.table.pricing.ceiling(name)
     if ceiling is None:
-        known = ", ".join(sorted(tiers, key=lambda one: tiers[one]))
+        known = ", ".join(runtime.table.pricing.cost_tier_names())
         message = f"x-penstock-tier must name a cost tier ({known}), got {redact.text(name[:40])!r}."
         raise Rejected(Failure(FailureKind.BAD_REQUEST, message))
-    return ceiling
+    return name, ceiling
 
 
 def _affinity(x: Exchange) -> bytes:

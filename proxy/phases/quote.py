@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from proxy.core import cost
-from proxy.core.budget import usd
+from proxy.core.afford import NotAfforded, afford
 from proxy.core.cost import Bounds, UnpricedMode, UnpricedPolicy
 from proxy.core.failure import Failure, FailureKind
 from proxy.core.pricing import Terms
@@ -25,7 +25,8 @@ AUDIO_MS_A_TOKEN: Final = 100
 SPOKEN_TOKENS_A_CHARACTER: Final = 2
 RERANKED_A_SEARCH: Final = 100  # documents to a search unit (docs.cohere.com)
 
-_FREE: Final = Quote(Terms(LOCAL), NanoUsd(0), UnpricedPolicy())
+_FREE: Final = Quote(Terms(LOCAL), NanoUsd(0))
+_FREE_IF_UNPRICED: Final = UnpricedPolicy(UnpricedMode.FREE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,40 +42,28 @@ def quote(x: Exchange, runtime: Runtime, plan: Plan, target: Target) -> Quote | 
     if x.api in UNBILLED:
         return _FREE
     terms = runtime.terms(plan.route, target)
-    ceiling = _lower(terms.ceiling_nanousd, x.ceiling_nanousd)
-    cap = _cap(x, plan)
+    if x.cost_tier is not None:
+        terms = terms.within(*x.cost_tier)
+    if x.api is Api.MODERATIONS and not isinstance(terms.price.tariff, Tariff):
+        terms = replace(terms, unpriced=_FREE_IF_UNPRICED)  # OpenAI bills none, and lists no price for it
     at_s = x.admitted_ms // 1000
-    inserted: int | None = None
-    if not cap.said and x.api in CAPPED and (ceiling is not None or terms.output_tokens_max is not None):
-        inserted = _largest(x, terms, ceiling, at_s)
-        if inserted is None:
-            return _too_dear(target, None, ceiling)
-    output = inserted or cap.tokens or _expected(x, runtime, terms, target)
-    policy = _within(terms.unpriced, ceiling)
-    if not isinstance(terms.price.tariff, Tariff) and x.api is Api.MODERATIONS:
-        policy = UnpricedPolicy(UnpricedMode.FREE)  # where no price is known there is none: OpenAI bills none
-    hold = cost.hold(terms.price, _bounds(x, output), at_s, policy)
-    if hold is None:
-        return _unpriced(target, terms)
-    if ceiling is not None and hold > ceiling:
-        return _too_dear(target, hold, ceiling)
-    return Quote(terms, hold, policy, inserted)
-
-
-def _largest(x: Exchange, terms: Terms, ceiling: NanoUsd | None, at_s: int) -> int | None:
-    """The largest cap that fits under the ceiling; None where none does."""
-    most = terms.output_tokens_max
-    tariff = terms.price.tariff
-    if ceiling is None or not isinstance(tariff, Tariff):
-        return cost.OUTPUT_TOKENS_DEFAULT if most is None else most
-    return cost.output_cap_that_fits(ceiling, _bounds(x, 0), tariff, at_s, choices=x.choices, most=most)
-
-
-def _expected(x: Exchange, runtime: Runtime, terms: Terms, target: Target) -> int:
-    """The output that is allowed for where nobody caps it. What was seen at the 99th percentile is the least."""
     if x.api not in CAPPED:
-        return 0
-    return max(terms.output_tokens_max or cost.OUTPUT_TOKENS_DEFAULT, runtime.output_sizes.p99(target.name))
+        found = afford(terms, _bounds(x), at_s, output_cap=0)
+    else:
+        cap = _cap(x, plan)
+        expected = 0 if cap.said else runtime.output_sizes.p99(target.name)
+        found = afford(
+            terms,
+            _bounds(x),
+            at_s,
+            output_cap=cap.tokens,
+            choices=_generated(x),
+            may_insert=not cap.said,
+            expected=expected,
+        )
+    if isinstance(found, NotAfforded):
+        return _refusal(target, found)
+    return Quote(terms, found.hold_nanousd, found.output_cap)
 
 
 def _cap(x: Exchange, plan: Plan) -> _Cap:
@@ -86,10 +75,10 @@ def _cap(x: Exchange, plan: Plan) -> _Cap:
     return _Cap(bool(said), max(caps) if caps else None)
 
 
-def _bounds(x: Exchange, output_tokens: int) -> Bounds:
-    """The most that the request can use, in whatever its API is billed by."""
+def _bounds(x: Exchange) -> Bounds:
+    """The most that the request can use, in whatever its API is billed by, but for the output that a cap bounds."""
     fields = x.body.fields if x.body is not None else {}
-    limits = cost.bounds(prompt_of(x), output_cap=output_tokens, choices=_generated(x))
+    limits = cost.bounds(prompt_of(x))
     match x.api:
         case Api.IMAGES | Api.IMAGE_EDITS:
             made = x.choices
@@ -131,34 +120,10 @@ def _upload_bytes(x: Exchange) -> int:
     return int(length) if length.isascii() and length.isdecimal() else x.request_bytes
 
 
-def _lower(one: NanoUsd | None, other: NanoUsd | None) -> NanoUsd | None:
-    if one is None or other is None:
-        return other if one is None else one
-    return min(one, other)
-
-
-def _within(policy: UnpricedPolicy, ceiling: NanoUsd | None) -> UnpricedPolicy:
-    """What is held, and booked, without a price is never more than the request may cost."""
-    if ceiling is None or policy.ceiling_nanousd <= ceiling:
-        return policy
-    return replace(policy, ceiling_nanousd=ceiling)
-
-
-def _too_dear(target: Target, hold: NanoUsd | None, ceiling: NanoUsd | None) -> Failure:
-    costs = (
-        f"up to {usd(hold)} USD" if hold is not None else f"too much even with {cost.OUTPUT_TOKENS_MIN} output tokens"
-    )
-    message = (
-        f"{target.name} may cost {costs} for this request, and its cost tier allows {usd(ceiling or 0)} USD. "
-        "Shorten the prompt, lower the output cap, or ask a route of a higher cost tier."
-    )
-    return Failure(FailureKind.COST_TIER_EXCEEDED, message, target=target.name)
-
-
-def _unpriced(target: Target, terms: Terms) -> Failure:
-    why = "" if isinstance(terms.price.tariff, Tariff) else f" ({terms.price.tariff.why})"
-    message = (
-        f"The price of {target.name} is not known{why}, and this route takes no target without one (unpriced: reject). "
-        "Give it a price in the routes file."
-    )
-    return Failure(FailureKind.MODEL_UNPRICED, message, target=target.name)
+def _refusal(target: Target, found: NotAfforded) -> Failure:
+    message = f"{target.name} is not asked: {found.why}. "
+    if found.unpriced:
+        advice = "Give it a price in the routes file."
+        return Failure(FailureKind.MODEL_UNPRICED, message + advice, target=target.name)
+    advice = "Shorten the prompt, lower the output cap, or ask a route of a higher cost tier."
+    return Failure(FailureKind.COST_TIER_EXCEEDED, message + advice, target=target.name)

@@ -51,7 +51,7 @@ def held(terms: Terms, *, output_cap: int | None = None, choices: int = 1) -> tu
             Terms(STRANGE, ECONOMY, cost_tier="economy"),
             None,
             1,
-            "its price is unknown, 0.01 USD is held for an answer, and cost tier economy allows 0.001 USD",
+            (4096, ECONOMY),
         ),
         (
             Terms(STRANGE, unpriced=UnpricedPolicy(UnpricedMode.REJECT)),
