@@ -10,7 +10,7 @@ the rows, a dimension holds `VALUES_MAX` values a day and account; what comes af
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from operator import add
+from operator import add, attrgetter
 from typing import Final, NamedTuple
 
 from proxy.core import histogram
@@ -79,6 +79,7 @@ class Measures(NamedTuple):
 SUMS: Final = Measures._fields[:-2]  # what a store keeps as numbers; the two histograms are bytes
 HISTOGRAMS: Final = Measures._fields[-2:]
 
+_GROUP: Final = attrgetter("account", "provider", "model", "route", "virtual_key", "tags")
 _FAILED: Final = frozenset(("failed", "partial", "interrupted"))
 _HITS: Final = frozenset(("hit", "semantic", "coalesced"))
 _LOOKUPS: Final = _HITS | {"miss", "refresh"}
@@ -92,29 +93,29 @@ def measures(row: LedgerRow) -> Measures:
     hit = row.cache in _HITS
     timed = row.outcome == "ok" and not hit and not row.estimated and row.output_tokens > 0
     first_ms = row.first_event_ms
-    return Measures(
-        calls=1,
-        failed=int(row.outcome in _FAILED),
-        refused=int(row.outcome == "refused"),
-        cancelled=int(row.outcome == "client_cancelled"),
-        fallbacks=int(row.fell_back),
-        cache_lookups=int(row.cache in _LOOKUPS),
-        cache_hits=int(hit),
-        estimated=int(row.estimated),
-        unpriced=int(row.cost_source == "unknown" and row.input_tokens + row.output_tokens > 0),
-        input_tokens=row.input_tokens,
-        cached_tokens=row.cached_tokens,
-        cache_write_tokens=row.cache_write_tokens,
-        output_tokens=row.output_tokens,
-        reasoning_tokens=row.reasoning_tokens,
-        cost_nanousd=row.cost_nanousd,
-        saved_nanousd=row.saved_nanousd,
-        baseline_nanousd=row.baseline_nanousd or 0,
-        baseline_cost_nanousd=row.cost_nanousd if row.baseline_nanousd is not None else 0,
-        generated_tokens=row.output_tokens if timed else 0,
-        generating_ms=max(0, round(row.total_ms - (first_ms or 0.0 if row.streamed else 0.0))) if timed else 0,
-        first_event=histogram.one(first_ms) if first_ms is not None else 0,
-        total=histogram.one(row.total_ms) if row.outcome == "ok" else 0,
+    return Measures(  # in their order: by name it takes twice as long, and there is one for every row
+        1,
+        int(row.outcome in _FAILED),
+        int(row.outcome == "refused"),
+        int(row.outcome == "client_cancelled"),
+        int(row.fell_back),
+        int(row.cache in _LOOKUPS),
+        int(hit),
+        int(row.estimated),
+        int(row.cost_source == "unknown" and row.input_tokens + row.output_tokens > 0),
+        row.input_tokens,
+        row.cached_tokens,
+        row.cache_write_tokens,
+        row.output_tokens,
+        row.reasoning_tokens,
+        row.cost_nanousd,
+        row.saved_nanousd,
+        row.baseline_nanousd or 0,
+        row.cost_nanousd if row.baseline_nanousd is not None else 0,
+        row.output_tokens if timed else 0,
+        max(0, round(row.total_ms - (first_ms or 0.0 if row.streamed else 0.0))) if timed else 0,
+        histogram.one(first_ms) if first_ms is not None else 0,
+        histogram.one(row.total_ms) if row.outcome == "ok" else 0,
     )
 
 
@@ -142,8 +143,7 @@ def roll_up(rows: Iterable[LedgerRow]) -> dict[Key, Measures]:
     """
     alike: dict[tuple[object, ...], tuple[LedgerRow, list[Measures]]] = {}
     for row in rows:
-        day = day_of(row.started_us)
-        group = (day, row.account, row.provider, row.model, row.route, row.virtual_key, row.tags)
+        group = (row.started_us // US_PER_DAY, *_GROUP(row))
         found = alike.get(group)
         if found is None:
             alike[group] = (row, [measures(row)])

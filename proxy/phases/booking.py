@@ -29,8 +29,8 @@ def intent(x: Exchange, plan: Plan, attempt: Attempt, wall: float) -> Intent:
         plan.route,
         x.streamed,
         0,
-        tags_of(x),
         _request_id(x),
+        tags_of(x),
     )
 
 

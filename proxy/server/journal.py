@@ -21,6 +21,7 @@ import secrets
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -32,6 +33,7 @@ from proxy.terms import ExchangeId
 
 SEGMENT_BYTES: Final = 1024 * 1024
 SPOOL_BYTES_MAX: Final = 256 * 1024 * 1024  # some 400,000 rows
+RECENT_ROWS_MAX: Final = 1_000  # written and not yet delivered, kept at hand
 MEMORY_ROWS_MAX: Final = 20_000  # more than there are exchanges in flight
 PROBE_BYTES: Final = 16 * 1024
 LOCK: Final = "lock"
@@ -109,6 +111,9 @@ class Journal:
         self._intents: dict[ExchangeId, list[int]] = {}  # the segments that announce each open exchange
         self._position = (1, 0)  # everything before it is confirmed: segment, offset
         self._memory: deque[LedgerRow] = deque()
+        self._recent: deque[tuple[int, int, LedgerRow]] = deque(
+            maxlen=RECENT_ROWS_MAX
+        )  # where each ends: segment, offset
         self._refusal: str | None = None
         self._spooled = 0
         self.settled = 0
@@ -152,7 +157,9 @@ class Journal:
     def settle(self, row: LedgerRow) -> None:
         """Write down how an exchange ended. Never fails: what the disk refuses is kept in memory and tried again."""
         self.settled += 1
-        if not self._append(journal_record.settlement_line(row)):
+        if self._append(journal_record.settlement_line(row)):
+            self._recent.append((self._number, self._segments[self._number].size, row))
+        else:
             self._keep_in_memory(row)
         announced = self._intents.pop(row.id, None)
         if announced is not None:
@@ -173,6 +180,19 @@ class Journal:
             self._take_back(PROBE_BYTES)
         while self._memory and self._append(journal_record.settlement_line(self._memory[0])):
             self._memory.popleft()
+
+    def recent(self, rows_max: int) -> Batch | None:
+        """The next settlements, where none of them has to be read back; None where they have to be.
+
+        They have to be from a segment that somebody removed, so that this is noticed.
+        """
+        if self._memory or not self._recent or len(self._recent) != self.waiting:
+            return None
+        if self._descriptor < 0 or not os.fstat(self._descriptor).st_nlink:
+            return None
+        taken = list(islice(self._recent, rows_max))
+        number, offset, _ = taken[-1]
+        return Batch(tuple(row for _, _, row in taken), (), (number, offset))
 
     def read(self, bytes_max: int) -> Batch:
         """The next settlements behind what is confirmed: about as many as the bytes hold, and at least one record.
@@ -203,6 +223,8 @@ class Journal:
                 self._memory.popleft()
             return
         self._position = batch.end
+        while self._recent and self._recent[0][:2] <= batch.end:
+            self._recent.popleft()
         if batch.end == (self._number, self._size(self._number)):
             self.confirmed = self.settled - len(self._memory)  # a damaged record was counted too, and will never come
         self._remove_done()

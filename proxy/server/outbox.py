@@ -1,8 +1,9 @@
 """The outbox: settled rows on their way from the journal to the ledger.
 
-A settlement is in the journal before `book` returns; the outbox reads it back from there, a batch at a time, writes it to
-the ledger and confirms it to the journal. So there is one way for rows whether the store is there, away for an hour, or
-the process that settled them dead: the journal is the spool, and memory holds one batch. Reading is a task of the loop,
+A settlement is in the journal before `book` returns; the outbox takes it from there, a batch at a time, writes it to the
+ledger and confirms it to the journal. So there is one way for rows whether the store is there, away for an hour, or the
+process that settled them dead: the journal is the spool. The latest rows it has at hand; a longer queue, which comes of a
+store that is away, is read back. Reading is a task of the loop,
 with files in a thread of its own; nothing that an exchange waits for is in here but `intend` and `book`, two writes to a
 file in the page cache.
 
@@ -174,7 +175,9 @@ class Outbox:
         """One batch, read and written until the ledger has it."""
         tries = 0
         while True:
-            batch = await self._in_thread(lambda: self._journal.read(self._batch_rows * ENTRY_BYTES))
+            batch = self._journal.recent(self._batch_rows)
+            if batch is None:
+                batch = await self._in_thread(lambda: self._journal.read(self._batch_rows * ENTRY_BYTES))
             self._unreadable = "the journal cannot be read" if batch is None else None
             if batch is None or await self._written(batch.rows) is None:
                 tries += 1

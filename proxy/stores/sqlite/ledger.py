@@ -6,6 +6,7 @@ new ones among them add to the roll-ups.
 """
 
 import asyncio
+import json
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -43,7 +44,9 @@ _Result = TypeVar("_Result")
 _NAMES: Final = ", ".join(COLUMNS)
 _MEASURES: Final = ", ".join(Measures._fields)
 _ADDED: Final = ", ".join(f"sum({name})" for name in SUMS) + ", add_up(first_event), add_up(total)"
-_INSERT: Final = f"INSERT INTO ledger ({_NAMES}) VALUES ({', '.join('?' * len(COLUMNS))}) ON CONFLICT (id) DO NOTHING"  # noqa: S608
+_INSERT: Final = f"INSERT INTO ledger ({_NAMES}) VALUES ({', '.join('?' * len(COLUMNS))})"  # noqa: S608
+_KNOWN: Final = "SELECT id FROM ledger WHERE id IN (SELECT value FROM json_each(?))"
+_ID: Final = COLUMNS.index("id")
 _HELD: Final = f"SELECT {_MEASURES} FROM rollup WHERE account = ? AND day = ? AND dimension = ? AND value = ?"  # noqa: S608
 _GROUP: Final = "SELECT count(*) FROM rollup WHERE account = ? AND day = ? AND dimension = ?"
 _KEEP: Final = (
@@ -217,15 +220,17 @@ class _AddUp:
 
 
 def _write_rows(connection: sqlite3.Connection, rows: Sequence[LedgerRow]) -> int:
+    columns: dict[str, tuple[tuple[Any, ...], LedgerRow]] = {}
+    for row in rows:
+        values = columns_of(row)
+        columns.setdefault(values[_ID], (values, row))
     with transaction(connection):
-        new: list[LedgerRow] = []
-        for row in rows:
-            values = columns_of(row)
-            if connection.execute(_INSERT, values).rowcount == 1:
-                new.append(as_stored(row, values))
-        if new:
-            _add(connection, rollup.roll_up(new))
-    return len(new)
+        for (known,) in connection.execute(_KNOWN, (json.dumps(list(columns)),)).fetchall():
+            del columns[known]
+        if columns:
+            connection.executemany(_INSERT, [values for values, _ in columns.values()])
+            _add(connection, rollup.roll_up(as_stored(row, values) for values, row in columns.values()))
+    return len(columns)
 
 
 def _add(connection: sqlite3.Connection, added: Mapping[Key, Measures]) -> None:
