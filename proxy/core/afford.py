@@ -5,7 +5,7 @@ there is a cost tier or the file says how long an answer of the target may be. O
 route's policy says is held, and never more than the cost tier allows. Held by `tests/core/test_afford.py`.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from proxy.core.budget import usd
 from proxy.core.cost import (
@@ -55,8 +55,8 @@ def afford(
     if output_cap is None and may_insert:
         cap = _cap(terms, limits, at_s, choices)
     longest = max(OUTPUT_TOKENS_DEFAULT if terms.output_tokens_max is None else terms.output_tokens_max, expected)
-    asked = _with_output(limits, (longest if cap is None else cap) * choices)
-    held = hold(terms.price, asked, at_s, terms.unpriced)
+    tokens = (longest if cap is None else cap) * choices
+    held = hold(terms.price, limits, at_s, terms.unpriced, output_tokens=tokens)
     if held is None:
         why = terms.price.tariff.why if isinstance(terms.price.tariff, Unpriced) else ""
         return NotAfforded(f"its price is unknown ({why}), and the route says unpriced: reject", unpriced=True)
@@ -85,10 +85,6 @@ def _too_dear(terms: Terms, limits: Bounds, at_s: int, *, output_cap: int | None
     name = terms.cost_tier or "asked for"
     allowed = f"cost tier {name} allows {usd(terms.ceiling_nanousd or 0)} USD"
     tokens = (_shortest(terms) if output_cap is None else output_cap) * choices
-    dear = hold(terms.price, _with_output(limits, tokens), at_s, terms.unpriced) or 0
+    dear = hold(terms.price, limits, at_s, terms.unpriced, output_tokens=tokens) or 0
     answer = f"{tokens} tokens of answer may cost" if tokens else "it may cost"
     return f"{answer} {usd(dear)} USD with this prompt, and {allowed}"
-
-
-def _with_output(limits: Bounds, tokens: int) -> Bounds:
-    return replace(limits, output_tokens=limits.output_tokens + tokens)

@@ -80,11 +80,12 @@ def bounds(
     prompt: Prompt, *, output_cap: int = 0, choices: int = 1, image_tokens_max: int = IMAGE_TOKENS_MAX
 ) -> Bounds:
     """The bounds of a request: two bytes of text a token, the most that an image takes, every choice at its cap."""
+    input_tokens = -(-prompt.text_bytes // TEXT_BYTES_A_TOKEN)
+    if prompt.images or prompt.has_audio:
+        input_tokens += -(-prompt.audio_bytes // AUDIO_BYTES_A_TOKEN) + prompt.images * image_tokens_max
     return Bounds(
-        input_tokens=-(-prompt.text_bytes // TEXT_BYTES_A_TOKEN)
-        + -(-prompt.audio_bytes // AUDIO_BYTES_A_TOKEN)
-        + prompt.images * image_tokens_max,
-        output_tokens=output_cap * choices,
+        input_tokens,
+        output_cap * choices,
         has_audio=prompt.has_audio,
         has_images=prompt.images > 0 or prompt.makes_images,
         keeps_an_hour=prompt.keeps_an_hour,
@@ -100,11 +101,15 @@ def cost(usage: Usage, tariff: Tariff, at_s: int) -> NanoUsd:
     return _nanousd(_input(usage, charged) + _output(usage, charged) + _beside_tokens(usage, charged))
 
 
-def worst_case(limits: Bounds, tariff: Tariff, at_s: int, *, horizon_s: int = HORIZON_S) -> NanoUsd:
-    """No usage within `limits` costs more, whichever tier, kind of token or period within the horizon applies."""
-    return _nanousd(
-        max(worst.fixed + worst.a_token * limits.output_tokens for worst in _worst(limits, tariff, at_s, horizon_s))
-    )
+def worst_case(
+    limits: Bounds, tariff: Tariff, at_s: int, *, output_tokens: int = 0, horizon_s: int = HORIZON_S
+) -> NanoUsd:
+    """No usage within `limits` costs more, whichever tier, kind of token or period within the horizon applies.
+
+    ``output_tokens`` come on top of those of the limits.
+    """
+    tokens = limits.output_tokens + output_tokens
+    return _nanousd(max(worst.fixed + worst.a_token * tokens for worst in _worst(limits, tariff, at_s, horizon_s)))
 
 
 def output_cap_that_fits(
@@ -134,11 +139,20 @@ def output_cap_that_fits(
 
 
 def hold(
-    price: Price, limits: Bounds, at_s: int, policy: UnpricedPolicy, *, horizon_s: int = HORIZON_S
+    price: Price,
+    limits: Bounds,
+    at_s: int,
+    policy: UnpricedPolicy,
+    *,
+    output_tokens: int = 0,
+    horizon_s: int = HORIZON_S,
 ) -> NanoUsd | None:
-    """What to reserve before a request is sent; None where the policy rejects a target without a price."""
+    """What to reserve before a request is sent; None where the policy rejects a target without a price.
+
+    ``output_tokens`` come on top of those of the limits.
+    """
     if isinstance(price.tariff, Tariff):
-        return worst_case(limits, price.tariff, at_s, horizon_s=horizon_s)
+        return worst_case(limits, price.tariff, at_s, output_tokens=output_tokens, horizon_s=horizon_s)
     match policy.mode:
         case UnpricedMode.RESERVE:
             return policy.ceiling_nanousd

@@ -16,6 +16,12 @@ from typing import Any, Final
 PARTS_MAX: Final = 200_000  # a conversation of a thousand messages has some five thousand
 
 _PROMPTS: Final = ("messages", "input", "system", "prompt")
+# With these alone a request can hold nothing but text.
+_PLAIN: Final = frozenset(
+    {"model", "messages", "stream", "stream_options", "temperature", "top_p", "max_tokens", "max_completion_tokens"}
+    | {"n", "stop", "seed", "user", "frequency_penalty", "presence_penalty", "response_format", "logprobs"}
+)
+_PLAIN_MESSAGE: Final = frozenset({"role", "content", "name", "tool_call_id"})
 _IMAGES: Final = ("image_url", "input_image", "image")  # a tuple: a client's `type` may be anything
 
 
@@ -34,6 +40,8 @@ class Prompt:
 
 def measure(body_bytes: int, fields: Mapping[str, Any]) -> Prompt:
     """What a request of `body_bytes` holds; `fields` are its parsed members."""
+    if _is_plain(fields):
+        return Prompt(body_bytes)
     images = image_bytes = audio_bytes = 0
     keeps_an_hour = any(_an_hour(tool) for tool in _list(fields.get("tools")) if type(tool) is dict)
     waiting: list[Any] = [fields[name] for name in _PROMPTS if type(fields.get(name)) in (list, dict)]
@@ -63,6 +71,17 @@ def measure(body_bytes: int, fields: Mapping[str, Any]) -> Prompt:
         makes_images="image" in modalities,
         keeps_an_hour=keeps_an_hour,
     )
+
+
+def _is_plain(fields: Mapping[str, Any]) -> bool:
+    """Whether it is a chat of texts alone, as most are."""
+    messages = fields.get("messages")
+    if type(messages) is not list or len(messages) > PARTS_MAX or not fields.keys() <= _PLAIN:
+        return False
+    for message in messages:
+        if type(message) is not dict or not message.keys() <= _PLAIN_MESSAGE or type(message.get("content")) is not str:
+            return False
+    return True
 
 
 def _an_hour(part: Mapping[str, Any]) -> bool:

@@ -40,19 +40,23 @@ MIGRATIONS: Final = load(Path(__file__).parent / "migrations")
 
 _Result = TypeVar("_Result")
 
+ROWS_A_STATEMENT: Final = 64
+
 # The statements are put together once, from constants; every value is a parameter.
 _NAMES: Final = ", ".join(COLUMNS)
 _MEASURES: Final = ", ".join(Measures._fields)
 _ADDED: Final = ", ".join(f"sum({name})" for name in SUMS) + ", add_up(first_event), add_up(total)"
-_INSERT: Final = f"INSERT INTO ledger ({_NAMES}) VALUES ({', '.join('?' * len(COLUMNS))})"  # noqa: S608
+_INTO_LEDGER: Final = f"INSERT INTO ledger ({_NAMES})"
 _KNOWN: Final = "SELECT id FROM ledger WHERE id IN (SELECT value FROM json_each(?))"
 _ID: Final = COLUMNS.index("id")
-_HELD: Final = f"SELECT {_MEASURES} FROM rollup WHERE account = ? AND day = ? AND dimension = ? AND value = ?"  # noqa: S608
-_GROUP: Final = "SELECT count(*) FROM rollup WHERE account = ? AND day = ? AND dimension = ?"
-_KEEP: Final = (
-    f"INSERT OR REPLACE INTO rollup (account, day, dimension, value, {_MEASURES}) "  # noqa: S608
-    f"VALUES ({', '.join('?' * (4 + len(Measures._fields)))})"
+# CROSS JOIN: key by key, by the primary key; left to itself it would walk all that an account has.
+_HELD: Final = (
+    f"SELECT account, day, dimension, rollup.value, {_MEASURES} FROM json_each(?) AS key CROSS JOIN rollup "  # noqa: S608
+    "ON account = key.value ->> 0 AND day = key.value ->> 1 AND dimension = key.value ->> 2 "
+    "AND rollup.value = key.value ->> 3"
 )
+_GROUP: Final = "SELECT count(*) FROM rollup WHERE account = ? AND day = ? AND dimension = ?"
+_INTO_ROLLUP: Final = f"INSERT OR REPLACE INTO rollup (account, day, dimension, value, {_MEASURES})"
 _WANTED: Final = """
     AND (:virtual_key IS NULL OR virtual_key = :virtual_key)
     AND (:route IS NULL OR route = :route)
@@ -228,7 +232,7 @@ def _write_rows(connection: sqlite3.Connection, rows: Sequence[LedgerRow]) -> in
         for (known,) in connection.execute(_KNOWN, (json.dumps(list(columns)),)).fetchall():
             del columns[known]
         if columns:
-            connection.executemany(_INSERT, [values for values, _ in columns.values()])
+            _insert(connection, _INTO_LEDGER, [values for values, _ in columns.values()])
             _add(connection, rollup.roll_up(as_stored(row, values) for values, row in columns.values()))
     return len(columns)
 
@@ -242,12 +246,26 @@ def _add(connection: sqlite3.Connection, added: Mapping[Key, Measures]) -> None:
         added = rollup.bounded(added, held.keys(), counts)
         held |= _held(connection, [key for key in added if key.value == rollup.OTHER])
     merged = rollup.merged(added, held)
-    connection.executemany(_KEEP, [(*key, *rollup.columns(measured)) for key, measured in merged.items()])
+    _insert(connection, _INTO_ROLLUP, [(*key, *rollup.columns(measured)) for key, measured in merged.items()])
+
+
+def _insert(connection: sqlite3.Connection, into: str, rows: Sequence[tuple[Any, ...]]) -> None:
+    """Insert rows, many by one statement: for each the interpreter's lock changes hands, and the serving loop waits for it.
+
+    The numbers of rows are powers of two, so that there are few statements, and they stay prepared.
+    """
+    done = 0
+    while done < len(rows):
+        count = min(1 << (len(rows) - done).bit_length() - 1, ROWS_A_STATEMENT)
+        marks = f"({','.join('?' * len(rows[0]))})"
+        values = [value for row in rows[done : done + count] for value in row]
+        connection.execute(f"{into} VALUES {','.join([marks] * count)}", values)
+        done += count
 
 
 def _held(connection: sqlite3.Connection, keys: Mapping[Key, Measures] | Sequence[Key]) -> dict[Key, Measures]:
-    found = ((key, connection.execute(_HELD, key).fetchone()) for key in keys)
-    return {key: rollup.from_columns(values) for key, values in found if values is not None}
+    found = connection.execute(_HELD, (json.dumps(list(keys)),)).fetchall()
+    return {Key(*columns[:4]): rollup.from_columns(columns[4:]) for columns in found}
 
 
 def _one_row(connection: sqlite3.Connection, exchange_id: str) -> LedgerRow | None:
