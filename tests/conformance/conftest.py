@@ -1,4 +1,4 @@
-"""Real servers for the suites of the stores, one of each for a module."""
+"""A real Cluster for the suites of the stores, one for a module. The server that is none is the one of all tests."""
 
 import time
 from collections.abc import Iterator
@@ -6,12 +6,6 @@ from collections.abc import Iterator
 import pytest
 
 from tests.valkey import Valkey, cluster_of_one, serving
-
-
-@pytest.fixture(scope="module")
-def valkey() -> Iterator[Valkey]:
-    with serving() as server:
-        yield server
 
 
 @pytest.fixture(scope="module")
