@@ -344,7 +344,8 @@ class BreakerStore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Away:
-    """A store could not be asked, or did not answer in time; what was asked may have been done all the same."""
+    """Nobody can say what was spent: whoever was to know it is away, or was not asked in time. An answer, not a failure of a
+    store, which is `StoreAway`."""
 
     detail: str
 
@@ -374,39 +375,39 @@ SEEDING_MS: Final = 200  # afterwards it is the turn of the next worker that ask
 class BudgetStore(Protocol):
     """The books: see `proxy.core.budget` for what each of these does to one. Every call is atomic over all its books.
 
-    Leases last as long as the store was made for, by its own clock. Errors: `Away`; ValueError for what is no money
-    (`proxy.core.budget.money`), which is the caller's defect.
+    Leases last as long as the store was made for, by its own clock. Errors: `StoreAway`; ValueError for what is no
+    money (`proxy.core.budget.money`), which is the caller's defect.
     """
 
-    async def reserve(self, lease: BudgetLease, worker: str) -> "Reservation | Unseeded | Away":
+    async def reserve(self, lease: BudgetLease, worker: str) -> Reservation | Unseeded:
         """Hold its amount in every book, or in none. The same exchange again: the amount is changed, not added."""
         ...
 
-    async def renew(self, leases: Sequence[BudgetLease]) -> "frozenset[Book] | Away":
+    async def renew(self, leases: Sequence[BudgetLease]) -> frozenset[Book]:
         """Keep leases that still run. Returns the books without a state, in which nothing could be kept."""
         ...
 
-    async def settle(self, settlements: Sequence[Settlement]) -> "Mapping[Book, Standing] | Away":
+    async def settle(self, settlements: Sequence[Settlement]) -> Mapping[Book, Standing]:
         """Book what was used, once however often it is asked. Returns the books' standings; none without a state."""
         ...
 
-    async def seed(self, book: Book, spent: NanoUsd, mark_ms: int) -> "Standing | Away":
+    async def seed(self, book: Book, spent: NanoUsd, mark_ms: int) -> Standing:
         """Make the state of a book; one that is there already is left as it is."""
         ...
 
-    async def look(self, books: Sequence[Book]) -> "Mapping[Book, Standing] | Away":
+    async def look(self, books: Sequence[Book]) -> Mapping[Book, Standing]:
         """How books stand; none without a state."""
         ...
 
-    async def audit(self, book: Book, apart_ms: int) -> "Audit | Away | None":
+    async def audit(self, book: Book, apart_ms: int) -> Audit | None:
         """Begin an audit; None where it is too soon, too much is open, or there is no state."""
         ...
 
-    async def repair(self, book: Book, number: int, missing: NanoUsd, mark_ms: int) -> "bool | Away":
+    async def repair(self, book: Book, number: int, missing: NanoUsd, mark_ms: int) -> bool:
         """End an audit; False where it is no longer the latest."""
         ...
 
-    async def alert(self, book: Book, level: AlertLevel, worker: str) -> "bool | Away":
+    async def alert(self, book: Book, level: AlertLevel, worker: str) -> bool:
         """Whether it is for this worker to tell that a book has come to `level`. One worker, once."""
         ...
 

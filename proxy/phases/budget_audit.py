@@ -14,7 +14,7 @@ from typing import Final
 from proxy.core.budget import Audit, Book
 from proxy.core.local_slice import LocalSlices
 from proxy.phases.budget_books import KnownBook, KnownBooks
-from proxy.ports import Away, BudgetStore, ExchangeLog, SpendSource
+from proxy.ports import Away, BudgetStore, ExchangeLog, SpendSource, StoreAway
 from proxy.terms import ExchangeId, NanoUsd
 
 AUDIT_EVERY_S: Final = 20.0
@@ -75,9 +75,10 @@ class BudgetAudit:
         if isinstance(spent, Away):
             self._log.event("budget not counted: the ledger is away", book=_named(book), why=spent.detail)
             return spent
-        standing = await self._store.seed(book, spent, mark_ms)
-        if isinstance(standing, Away):
-            return standing
+        try:
+            await self._store.seed(book, spent, mark_ms)
+        except StoreAway as why:
+            return Away(str(why))
         self.hurry(book)
         return None
 
@@ -125,8 +126,12 @@ class BudgetAudit:
         known.touched = False
         apart_ms = int((AUDIT_SOON_S if soon else AUDIT_EVERY_S) * 500)  # half, so that clocks may differ
         book = known.claim.book
-        audit = await self._store.audit(book, apart_ms)
-        if isinstance(audit, Audit) and await self._repair(book, audit) and soon:
+        try:
+            audit = await self._store.audit(book, apart_ms)
+            repaired = audit is not None and await self._repair(book, audit)
+        except StoreAway:
+            return  # when it is back there are two audits soon
+        if repaired and soon:
             known.audits_soon -= 1
             if known.audits_soon == 0:
                 self._slices.forget(book)
@@ -138,9 +143,9 @@ class BudgetAudit:
             return False
         missing = NanoUsd(max(0, spent - audit.spent_nanousd))
         repaired = await self._store.repair(book, audit.number, missing, max(next_mark_ms, audit.mark_ms))
-        if missing and repaired is True:
+        if missing and repaired:
             self._log.event("budget repaired from the ledger", book=_named(book), missing_nanousd=missing)
-        return repaired is True
+        return repaired
 
     def _now_ms(self) -> int:
         return int(self._wall() * 1000)

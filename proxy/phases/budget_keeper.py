@@ -19,7 +19,7 @@ from typing import Final
 from proxy.core.budget import AlertLevel, Book, BudgetLease, Settlement, Standing
 from proxy.phases.budget_audit import BudgetAudit
 from proxy.phases.budget_books import KnownBook, KnownBooks
-from proxy.ports import AlertSink, Away, BudgetStore, ExchangeLog
+from proxy.ports import AlertSink, Away, BudgetStore, ExchangeLog, StoreAway
 from proxy.terms import ExchangeId
 
 RETRY_S: Final = 0.25
@@ -102,10 +102,10 @@ class BudgetKeeper:
             if self._all_due or (known is not None and known.to_tell > AlertLevel.NONE):
                 self._to_do.set()
 
-    def store_away(self, away: Away) -> None:
+    def store_away(self, why: StoreAway) -> None:
         if not self._away:
-            self._log.event("budget store away", why=away.detail)
-        self._away = away.detail or "away"
+            self._log.event("budget store away", why=str(why))
+        self._away = str(why) or "away"
 
     def store_answered(self) -> None:
         if self._away:
@@ -168,16 +168,16 @@ class BudgetKeeper:
         if not batch:
             return True
         self._under_way = len(batch)
-        standings: Mapping[Book, Standing] | Away = Away("cancelled")
+        standings: Mapping[Book, Standing] | None = None
         try:
             standings = await self._store.settle(batch)
+        except StoreAway as why:
+            self.store_away(why)
+            return False
         finally:
             self._under_way = 0
-            if isinstance(standings, Away):
+            if standings is None:
                 self._settlements.extendleft(reversed(batch))
-        if isinstance(standings, Away):
-            self.store_away(standings)
-            return False
         now = asyncio.get_running_loop().time()
         while self._delivered and now - self._delivered[0][0] > AGAIN_S:
             self._delivered.popleft()
@@ -191,9 +191,10 @@ class BudgetKeeper:
         due = [lease for lease, kept_at in self._leases.values() if now - kept_at >= every_s]
         if not due:
             return True
-        missing = await self._store.renew(due)
-        if isinstance(missing, Away):
-            self.store_away(missing)
+        try:
+            missing = await self._store.renew(due)
+        except StoreAway as why:
+            self.store_away(why)
             return False
         self.store_answered()
         for lease in due:
@@ -216,9 +217,10 @@ class BudgetKeeper:
 
     async def _tell_of(self, known: KnownBook) -> bool:
         level, standing = known.to_tell, known.standing
-        mine = await self._store.alert(known.claim.book, level, self._worker)
-        if isinstance(mine, Away):
-            self.store_away(mine)
+        try:
+            mine = await self._store.alert(known.claim.book, level, self._worker)
+        except StoreAway as why:
+            self.store_away(why)
             return False
         self.store_answered()
         known.told, known.to_tell = level, AlertLevel.NONE

@@ -28,7 +28,7 @@ from proxy.core.window import window_at
 from proxy.phases.budget_audit import AUDIT_SOON_S, BudgetAudit
 from proxy.phases.budget_books import KnownBook, KnownBooks
 from proxy.phases.budget_keeper import BudgetKeeper
-from proxy.ports import AlertSink, Away, BudgetStore, ExchangeLog, Reservation, SpendSource, Unseeded
+from proxy.ports import AlertSink, Away, BudgetStore, ExchangeLog, Reservation, SpendSource, StoreAway, Unseeded
 from proxy.terms import ExchangeId, NanoUsd
 
 LEASE_S: Final = 60.0
@@ -155,21 +155,27 @@ class Budgets:
 
     async def _ask(self, lease: BudgetLease) -> Reservation | Away:
         """One store call; more only where a book has no state, once a window or after a loss."""
-        answer = await self._store.reserve(lease, self._worker)
-        if isinstance(answer, Unseeded):
-            deadline = asyncio.get_running_loop().time() + SEEDED_S
-            lost = any(self._was_heard_of(book) for book in (*answer.mine, *answer.others))
-            while isinstance(answer, Unseeded):
-                away = await self._until_seeded(answer, deadline)
-                if away is not None:
-                    return away
-                if lost:
-                    self._keeper.renew_all()
-                    await asyncio.sleep(HEALING_S)
-                answer = await self._store.reserve(lease, self._worker)
-        if isinstance(answer, Away):
-            self._keeper.store_away(answer)
-        return answer
+        try:
+            answer = await self._store.reserve(lease, self._worker)
+            return await self._ask_again(lease, answer) if isinstance(answer, Unseeded) else answer
+        except StoreAway as why:
+            self._keeper.store_away(why)
+            return Away(str(why))
+
+    async def _ask_again(self, lease: BudgetLease, answer: Unseeded) -> Reservation | Away:
+        deadline = asyncio.get_running_loop().time() + SEEDED_S
+        lost = any(self._was_heard_of(book) for book in (*answer.mine, *answer.others))
+        while True:
+            away = await self._until_seeded(answer, deadline)
+            if away is not None:
+                return away
+            if lost:
+                self._keeper.renew_all()
+                await asyncio.sleep(HEALING_S)
+            found = await self._store.reserve(lease, self._worker)
+            if not isinstance(found, Unseeded):
+                return found
+            answer = found
 
     async def _until_seeded(self, missing: Unseeded, deadline: float) -> Away | None:
         """Wait until books have a state, or may have one; `Away` where they will not in time."""
@@ -274,16 +280,17 @@ class Budgets:
         this worker may still admit by itself, None where it does not.
         """
         found = self._claims_of(payers, now)
-        standings = await self._store.look([claim.book for claim in found.claims])
-        if isinstance(standings, Away):
-            self._keeper.store_away(standings)
-        else:
+        standings: Mapping[Book, Standing] | None = None
+        try:
+            standings = await self._store.look([claim.book for claim in found.claims])
             self._keeper.heard(standings)
+        except StoreAway as why:
+            self._keeper.store_away(why)
         return [
             await self._row(claim, limit, standings) for claim, limit in zip(found.claims, found.limits, strict=True)
         ]
 
-    async def _row(self, claim: Claim, limit: Limit, standings: Mapping[Book, Standing] | Away) -> dict[str, Any]:
+    async def _row(self, claim: Claim, limit: Limit, standings: Mapping[Book, Standing] | None) -> dict[str, Any]:
         known = self._books.get(claim.book)
         seen, standing = await self._seen(claim.book, known, standings)
         row: dict[str, Any] = {
@@ -308,11 +315,11 @@ class Budgets:
         }
 
     async def _seen(
-        self, book: Book, known: KnownBook | None, standings: Mapping[Book, Standing] | Away
+        self, book: Book, known: KnownBook | None, standings: Mapping[Book, Standing] | None
     ) -> tuple[str, Standing | None]:
-        if not isinstance(standings, Away) and book in standings:
+        if standings is not None and book in standings:
             return "store", standings[book]
-        if isinstance(standings, Away) and known is not None and known.standing is not None:
+        if standings is None and known is not None and known.standing is not None:
             return "memory", known.standing
         spent = await self._audit.spent(book)
         return "ledger", None if isinstance(spent, Away) else Standing(spent, NanoUsd(0), "", AlertLevel.NONE)

@@ -14,10 +14,9 @@ from proxy.core.local_slice import PARTS
 from proxy.core.window import Period
 from proxy.phases import budget_audit
 from proxy.phases.budgets import Hold
-from proxy.ports import Away
-from proxy.stores.redis import scripts as scripts_module
+from proxy.ports import Away, StoreAway
 from proxy.stores.redis.budgets import RedisBudgets
-from proxy.stores.redis.scripts import RedisScripts
+from proxy.stores.redis.connection import RedisConnection
 from tests.lag import Timed, watched
 from tests.ledger import FakeLedger
 from tests.phases.budget_process import CAP, LEASE_S, worker_at
@@ -33,7 +32,6 @@ def valkey() -> Iterator[Valkey]:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scripts_module, "PROBE_EVERY_S", 0.05)
     monkeypatch.setattr(budget_audit, "LOOK_EVERY_S", 0.05)
     monkeypatch.setattr(budget_audit, "AUDIT_SOON_S", 0.2)
     monkeypatch.setattr(budget_audit, "AUDIT_EVERY_S", 0.5)
@@ -46,17 +44,17 @@ async def working(
     """Workers that share a store and a ledger, each with a connection of its own."""
     ledger, opened, workers = FakeLedger(), [], []
     for name in names:
-        runner = RedisScripts(valkey.url, deadline_s=deadline_s)
-        store = RedisBudgets(runner, lease_ms=int(lease_s * 1000))
+        connection = RedisConnection(valkey.url, deadline_s=deadline_s, probe_s=0.05)
+        store = RedisBudgets(connection, lease_ms=int(lease_s * 1000))
         workers.append(Worker(store, (payer(daily=cap, monthly=cap * 2),), ledger, name=name, lease_s=lease_s))
         workers[-1].budgets.start()
-        opened.append(runner)
+        opened.append(connection)
     try:
         yield workers
     finally:
-        for worker, runner in zip(workers, opened, strict=True):
+        for worker, connection in zip(workers, opened, strict=True):
             await worker.budgets.close()
-            await runner.close()
+            await connection.close()
             assert not worker.log.bugs
         await asyncio.sleep(0)
 
@@ -65,8 +63,8 @@ async def sampled(worker: Worker, cap: int, until: "asyncio.Task[object]") -> in
     """Looks at the books ten times a second and more often; returns how often."""
     samples = 0
     while not until.done():
-        standings = await worker.store.look([worker.book(), worker.book(Period.MONTHLY)])
-        if not isinstance(standings, Away):
+        with suppress(StoreAway):
+            standings = await worker.store.look([worker.book(), worker.book(Period.MONTHLY)])
             for book, standing in standings.items():
                 limit = cap if book.window.period is Period.DAILY else cap * 2
                 assert standing.spent_nanousd + standing.held_nanousd <= limit
@@ -116,7 +114,7 @@ async def test_a_killed_worker_gives_its_holds_back_when_their_leases_end(valkey
     )
     assert process.stdout is not None
     assert await process.stdout.readline() == b"40\n"
-    watching, runner = worker_at(valkey.url, "watching")
+    watching, connection = worker_at(valkey.url, "watching")
     try:
         for _ in range(20):  # longer than a lease: they are renewed
             assert await watching.sums() == (0, 400_000)
@@ -129,14 +127,14 @@ async def test_a_killed_worker_gives_its_holds_back_when_their_leases_end(valkey
         with suppress(ProcessLookupError):
             process.kill()
         await process.wait()
-        await runner.close()
+        await connection.close()
         await asyncio.sleep(0)
 
 
 async def test_two_processes_on_one_valkey_keep_the_cap_at_every_sample(valkey: Valkey) -> None:
     command = [sys.executable, "-m", "tests.phases.budget_process", valkey.url, "spend", "2"]
     processes = [await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE) for _ in range(2)]
-    watching, runner = worker_at(valkey.url, "watching")
+    watching, connection = worker_at(valkey.url, "watching")
     ended = asyncio.create_task(asyncio.wait_for(asyncio.gather(*(one.communicate() for one in processes)), 30))
     samples = await sampled(watching, CAP, ended)
     spent = sum(int(out) for out, _ in ended.result())
@@ -144,7 +142,7 @@ async def test_two_processes_on_one_valkey_keep_the_cap_at_every_sample(valkey: 
     assert CAP * 0.9 < spent <= CAP, "it is the cap that was held, not want of demand"
     assert await watching.sums() == (spent, 0)
     assert await watching.sums(watching.book(Period.MONTHLY)) == (spent, 0)
-    await runner.close()
+    await connection.close()
     await asyncio.sleep(0)
 
 

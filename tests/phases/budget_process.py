@@ -14,18 +14,18 @@ import uvloop
 
 from proxy.phases.budgets import Hold
 from proxy.stores.redis.budgets import RedisBudgets
-from proxy.stores.redis.scripts import RedisScripts
+from proxy.stores.redis.connection import RedisConnection
 from tests.phases.budget_stage import Worker, payer
 
 CAP = 1_000_000
 LEASE_S = 0.6
 
 
-def worker_at(url: str, name: str) -> tuple[Worker, RedisScripts]:
+def worker_at(url: str, name: str) -> tuple[Worker, RedisConnection]:
     """The deadline is not what these tests are about."""
-    scripts = RedisScripts(url, deadline_s=2.0)
-    store = RedisBudgets(scripts, lease_ms=int(LEASE_S * 1000))
-    return Worker(store, (payer(daily=CAP, monthly=CAP * 2),), name=name, lease_s=LEASE_S), scripts
+    connection = RedisConnection(url, deadline_s=2.0)
+    store = RedisBudgets(connection, lease_ms=int(LEASE_S * 1000))
+    return Worker(store, (payer(daily=CAP, monthly=CAP * 2),), name=name, lease_s=LEASE_S), connection
 
 
 async def hold(worker: Worker, count: int, amount: int) -> None:
@@ -60,13 +60,13 @@ async def spend(worker: Worker, seconds: float) -> None:
 
 
 async def main(url: str, mode: str, *numbers: str) -> None:
-    worker, scripts = worker_at(url, f"process {os.getpid()}")
+    worker, connection = worker_at(url, f"process {os.getpid()}")
     worker.budgets.start()
     if mode == "hold":
         await hold(worker, int(numbers[0]), int(numbers[1]))
     else:
         await spend(worker, float(numbers[0]))
-    await scripts.close()
+    await connection.close()
 
 
 if __name__ == "__main__":

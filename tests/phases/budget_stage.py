@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -12,7 +13,7 @@ from proxy.core.budget_words import BudgetAlert
 from proxy.core.payer import Limit, Payer
 from proxy.core.window import Period, window_at
 from proxy.phases.budgets import Budgets, Hold
-from proxy.ports import Away, BudgetStore, Reservation, Unseeded
+from proxy.ports import Away, BudgetStore, Reservation, StoreAway, Unseeded
 from proxy.terms import ExchangeId, NanoUsd
 from tests.gateway import RecordingLog
 from tests.ledger import FakeLedger
@@ -34,33 +35,35 @@ class Shielded:
         self.calls.append(name)
         await asyncio.sleep(0)
         if self.away:
-            return Away("switched off by the test")
+            raise StoreAway("switched off by the test")
         answer = await getattr(self._store, name)(*args)
         await asyncio.sleep(0)
-        return Away("the acknowledgement was lost") if name in self.deaf else answer
+        if name in self.deaf:
+            raise StoreAway("the acknowledgement was lost")
+        return answer
 
-    async def reserve(self, lease: BudgetLease, worker: str) -> Reservation | Unseeded | Away:
+    async def reserve(self, lease: BudgetLease, worker: str) -> Reservation | Unseeded:
         return await self._do("reserve", lease, worker)  # type: ignore[no-any-return] # as the store answers
 
-    async def renew(self, leases: Sequence[BudgetLease]) -> frozenset[Book] | Away:
+    async def renew(self, leases: Sequence[BudgetLease]) -> frozenset[Book]:
         return await self._do("renew", leases)  # type: ignore[no-any-return]
 
-    async def settle(self, settlements: Sequence[Settlement]) -> Mapping[Book, Standing] | Away:
+    async def settle(self, settlements: Sequence[Settlement]) -> Mapping[Book, Standing]:
         return await self._do("settle", settlements)  # type: ignore[no-any-return]
 
-    async def seed(self, book: Book, spent: NanoUsd, mark_ms: int) -> Standing | Away:
+    async def seed(self, book: Book, spent: NanoUsd, mark_ms: int) -> Standing:
         return await self._do("seed", book, spent, mark_ms)  # type: ignore[no-any-return]
 
-    async def look(self, books: Sequence[Book]) -> Mapping[Book, Standing] | Away:
+    async def look(self, books: Sequence[Book]) -> Mapping[Book, Standing]:
         return await self._do("look", books)  # type: ignore[no-any-return]
 
-    async def audit(self, book: Book, apart_ms: int) -> Audit | Away | None:
+    async def audit(self, book: Book, apart_ms: int) -> Audit | None:
         return await self._do("audit", book, apart_ms)  # type: ignore[no-any-return]
 
-    async def repair(self, book: Book, number: int, missing: NanoUsd, mark_ms: int) -> bool | Away:
+    async def repair(self, book: Book, number: int, missing: NanoUsd, mark_ms: int) -> bool:
         return await self._do("repair", book, number, missing, mark_ms)  # type: ignore[no-any-return]
 
-    async def alert(self, book: Book, level: AlertLevel, worker: str) -> bool | Away:
+    async def alert(self, book: Book, level: AlertLevel, worker: str) -> bool:
         return await self._do("alert", book, level, worker)  # type: ignore[no-any-return]
 
 
@@ -115,7 +118,6 @@ class Worker:
         """Spent and held of a book, as the store has it."""
         asked = self.book() if book is None else book
         standings = await self.store.look([asked])
-        assert not isinstance(standings, Away)
         return standings[asked].spent_nanousd, standings[asked].held_nanousd
 
     async def until(self, spent: int, held: int, book: Book | None = None, *, within_s: float = 5.0) -> float:
@@ -123,8 +125,9 @@ class Worker:
         asked = self.book() if book is None else book
         began = time.monotonic()
         while True:
-            standings = await self.store.look([asked])
-            found = None if isinstance(standings, Away) else standings.get(asked)
+            found = None
+            with suppress(StoreAway):
+                found = (await self.store.look([asked])).get(asked)
             if found is not None and (found.spent_nanousd, found.held_nanousd) == (spent, held):
                 return time.monotonic() - began
             assert time.monotonic() - began < within_s, f"expected {spent} and {held}, got {found}"
