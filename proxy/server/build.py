@@ -65,7 +65,7 @@ class Stores:
             ) from None
         self.alerts = Alerts(table.alerts, log, time.time, random.Random())  # noqa: S311 - it spreads retries
         self.budgets = Budgets(
-            _budget_store(settings.redis_url),
+            _budget_store(self.redis),
             LedgerSpend(self.ledger),
             on_alert=self.alerts,
             log=log,
@@ -129,13 +129,12 @@ def _breaker_store(redis: "RedisConnection | None") -> BreakerStore:
     return RedisBreakers(redis)
 
 
-def _budget_store(redis_url: str | None) -> BudgetStore:
-    if redis_url is None:
+def _budget_store(redis: "RedisConnection | None") -> BudgetStore:
+    if redis is None:
         return MemoryBudgets(lambda: int(time.time() * 1000))
     from proxy.stores.redis.budgets import RedisBudgets  # noqa: PLC0415 - as above
-    from proxy.stores.redis.scripts import RedisScripts  # noqa: PLC0415
 
-    return RedisBudgets(RedisScripts(redis_url))
+    return RedisBudgets(redis)
 
 
 def build_runtime(table: RoutingTable, upstream: UpstreamClient, log: ExchangeLog, stores: Stores) -> Runtime:
