@@ -93,15 +93,15 @@ async def test_rows_arrive_in_batches_and_nothing_is_left_behind(make: Made, led
     outbox = make(ledger)
     books: Books = outbox
     assert await outbox.start()
-    for number in range(450):
+    for number in range(1450):
         assert books.intend(intent(row(number).id))
         books.book(row(number))
-    assert outbox.state().waiting_rows == 450
+    assert outbox.state().waiting_rows == 1450
     await until(lambda: outbox.state().waiting_rows == 0)
-    assert await booked(ledger) == [row(number).id for number in range(450)]
+    assert await booked(ledger) == [row(number).id for number in range(1450)]
     assert 2 <= len(ledger.batches) <= 9
     state = outbox.state()
-    assert (state.state, state.trouble, state.error, state.delivered) == ("ok", None, None, 450)
+    assert (state.state, state.trouble, state.error, state.delivered) == ("ok", None, None, 1450)
     await outbox.close()
     assert list((tmp_path / "journal").iterdir()) == []
 
