@@ -17,6 +17,8 @@ TargetName = NewType("TargetName", str)  # "<provider>/<model>"
 AccountId = NewType("AccountId", str)
 ExchangeId = NewType("ExchangeId", str)  # what the client sees as x-request-id
 NanoUsd = NewType("NanoUsd", int)
+CacheKey = NewType("CacheKey", str)
+Generation = NewType("Generation", int)  # of a cache: grows by every invalidation; only order means something
 
 DEFAULT_ACCOUNT: Final = AccountId("default")
 
