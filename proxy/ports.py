@@ -12,13 +12,15 @@ from typing import Final, Protocol
 from proxy.core.breaker import Subject
 from proxy.core.budget import AlertLevel, Audit, Book, BudgetLease, PayerId, Settlement, Standing
 from proxy.core.budget_words import BudgetAlert
+from proxy.core.cache_selector import Selector
+from proxy.core.cached_answer import CachedAnswer
 from proxy.core.failure import FailureKind
 from proxy.core.ledger import Booked, Cursor, Intent, LedgerFilter, LedgerRow, Page, Spender
 from proxy.core.rollup import Measures
 from proxy.core.routing import Target
 from proxy.core.summary import Span, Summary
 from proxy.core.window import Window
-from proxy.terms import ExchangeId, NanoUsd
+from proxy.terms import CacheKey, ExchangeId, Generation, NanoUsd
 
 HeaderPairs = Iterable[tuple[str, str]]
 
@@ -431,3 +433,60 @@ class AlertSink(Protocol):
     """Told of each alert once. Never blocks, never raises."""
 
     def __call__(self, alert: BudgetAlert, /) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Recalled:
+    """What a cache says of a key. ``generation`` is as of this moment: an answer that is asked for now is put with it."""
+
+    answer: CachedAnswer | None
+    generation: Generation
+
+
+@dataclass(frozen=True, slots=True)
+class CacheStats:
+    """How full a cache is. ``bytes`` are those that count towards ``bytes_max``, some overhead of the store included."""
+
+    entries: int
+    bytes: int
+    bytes_max: int
+
+
+class CacheStore(Protocol):
+    """Answers that may be given again, and who fetches one that is missing.
+
+    Generations. An answer is never served after an invalidation that came later than the answer was *asked for*: who asks
+    a provider takes the generation of a `get` before, puts the answer with it, and does not put what it asked for without
+    one. That holds for all processes at once, from when `invalidate` has returned.
+
+    Errors: `StoreAway` from everything; callers treat it as a miss, and fetch. What cannot be read (corrupt, of another
+    version, of another type) is a miss. Bounds: bytes; a store that is full drops the least recently used (memory) or what
+    would be gone first (Redis).
+    """
+
+    async def get(self, cache_key: CacheKey) -> Recalled: ...
+
+    async def put(self, cache_key: CacheKey, answer: CachedAnswer) -> bool:
+        """Keep an answer for its `ttl_s`. Whether it was taken: not what is too large, or asked for before what is held.
+
+        What was invalidated meanwhile is not taken either, or is never served.
+        """
+        ...
+
+    async def invalidate(self, selector: Selector) -> int:
+        """Serve nothing any more that the selector selects. How many were dropped for it; fewer if the store went away."""
+        ...
+
+    async def stats(self) -> CacheStats: ...
+
+    async def lease(self, cache_key: CacheKey, owner: str, for_s: float) -> bool:
+        """Whether this owner is the one who fetches. An owner who has the lease has it for `for_s` from now."""
+        ...
+
+    async def release(self, cache_key: CacheKey, owner: str) -> None:
+        """Give a lease back, after the `put`; nothing where it is not this owner's any more."""
+        ...
+
+    async def wait(self, cache_key: CacheKey, within_s: float) -> CachedAnswer | None:
+        """Wait for what somebody else fetches. None: the lease has gone without an answer, or the time has."""
+        ...

@@ -1,4 +1,4 @@
-"""A real Cluster for the suites of the stores, one for a module. The server that is none is the one of all tests."""
+"""A real Cluster for the suites of the stores, one for all. The server that is none is the one of all tests."""
 
 import time
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ import pytest
 from tests.valkey import Valkey, cluster_of_one, serving
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def valkey_cluster() -> Iterator[Valkey]:
     """A Cluster of one node: it refuses scripts whose keys it would have to look for on several."""
     with serving(*cluster_of_one()) as server:

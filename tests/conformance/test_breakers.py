@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ from proxy.ports import NOTHING_STORED, BreakerStore, Change, Stored
 from proxy.stores.memory.breakers import MemoryBreakers
 from proxy.stores.redis.breakers import RedisBreakers
 from proxy.stores.redis.connection import RedisConnection
-from tests.valkey import Valkey, cluster_of_one, serving
+from tests.valkey import Valkey
 
 A, B, C = Subject("openai/gpt-4o"), Subject("odd/ {name}:\r\n\u00e9"), Subject("openai#1a2b3c4d")
 ODD_BYTES = bytes(range(256)) + b" 1 2 \r\n"
@@ -52,9 +52,9 @@ async def _on_valkey(request: pytest.FixtureRequest, records_max: int) -> AsyncI
 
 
 @asynccontextmanager
-async def _on_a_cluster_node(request: pytest.FixtureRequest, records_max: int) -> AsyncIterator[Stores]:
+async def _on_a_valkey_cluster(request: pytest.FixtureRequest, records_max: int) -> AsyncIterator[Stores]:
     """Refuses scripts whose keys are not all in one slot."""
-    server: Valkey = request.getfixturevalue("cluster_node")
+    server: Valkey = request.getfixturevalue("valkey_cluster")
     server.flush()
     async with _on(server, records_max) as stores:
         yield stores
@@ -63,19 +63,8 @@ async def _on_a_cluster_node(request: pytest.FixtureRequest, records_max: int) -
 STORES: dict[str, Callable[[pytest.FixtureRequest, int], AbstractAsyncContextManager[Stores]]] = {
     "memory": _in_memory,
     "valkey": _on_valkey,
-    "a cluster's node": _on_a_cluster_node,
+    "a cluster's node": _on_a_valkey_cluster,
 }
-
-
-@pytest.fixture(scope="session")
-def cluster_node() -> Iterator[Valkey]:
-    with serving(*cluster_of_one()) as server:
-        assert server.send("CLUSTER", "ADDSLOTSRANGE", "0", "16383") == b"+OK\r\n"
-        until = time.monotonic() + 10
-        while b"cluster_state:ok" not in server.send("CLUSTER", "INFO"):
-            assert time.monotonic() < until
-            time.sleep(0.02)
-        yield server
 
 
 @pytest.fixture(params=STORES)

@@ -19,7 +19,7 @@ KEPT_MS_MAX: Final = 24 * 3600 * 1000  # nothing stays for longer after the last
 _LOAD: Final = "breakers_load.lua"
 _SWAP: Final = "breakers_swap.lua"
 _LEASE: Final = "breakers_lease.lua"
-_UNLEASE: Final = "breakers_unlease.lua"
+_UNLEASE: Final = "unlease.lua"
 
 
 class RedisBreakers:
