@@ -80,6 +80,16 @@ async def test_a_row_is_read_as_it_was_written(ledger: Ledger) -> None:
     assert await ledger.row("req_unknown") is None
 
 
+async def test_a_row_is_found_by_its_own_id_before_a_request_id(ledger: Ledger) -> None:
+    """A client may choose the id of another's row as its request id, and the same one again and again."""
+    own, chosen, again = row(1), row(2, request_id="req_000001"), row(3, request_id="mine")
+    await ledger.write([own, chosen, replace(again, id=ExchangeId("req_9")), again])
+    assert await ledger.row("req_000001") == own
+    assert await ledger.row("req_000002") == chosen
+    assert await ledger.row("mine") == again, "the latest"
+    assert await ledger.row("") is None
+
+
 async def test_a_row_delivered_twice_counts_once(ledger: Ledger) -> None:
     rows = [row(number) for number in range(10)]
     assert await ledger.write(rows[:6]) == 6

@@ -97,7 +97,11 @@ _PAGE: Final = (
 # The same, said so that the index by account serves.
 _PAGE_OF_ACCOUNT: Final = _PAGE.replace("($3::TEXT IS NULL OR account = $3)", "account = $3")
 _BOOKED: Final = f"SELECT seq, {_NAMES} FROM penstock_ledger WHERE {_WANTED} AND seq > $12 ORDER BY seq LIMIT $13"  # noqa: S608
-_ROW: Final = f"SELECT {_NAMES} FROM penstock_ledger WHERE id = $1 OR request_id = $1 ORDER BY seq DESC LIMIT 1"  # noqa: S608
+# Clients choose request ids, so a row's own id comes first.
+_ROW: Final = (
+    f"SELECT {_NAMES} FROM penstock_ledger WHERE seq = coalesce("  # noqa: S608
+    "(SELECT seq FROM penstock_ledger WHERE id = $1), (SELECT max(seq) FROM penstock_ledger WHERE request_id = $1))"
+)
 _NEWEST: Final = "SELECT coalesce(max(seq), 0) FROM penstock_ledger"
 _SPENT: Final[Mapping[Spender, str]] = {
     "everybody": """

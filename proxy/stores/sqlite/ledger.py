@@ -79,7 +79,11 @@ _BOOKED: Final = (
     "AND (:account IS NULL OR account = :account) AND started_us >= :since_us AND started_us < :until_us "
     f"{_WANTED} ORDER BY seq LIMIT :limit"
 )
-_ROW: Final = f"SELECT {_NAMES} FROM ledger WHERE id = :id OR request_id = :id ORDER BY seq DESC LIMIT 1"  # noqa: S608
+# Clients choose request ids, so a row's own id comes first.
+_ROW: Final = (
+    f"SELECT {_NAMES} FROM ledger WHERE seq = coalesce("  # noqa: S608
+    "(SELECT seq FROM ledger WHERE id = :id), (SELECT max(seq) FROM ledger WHERE request_id = :id))"
+)
 _NEWEST: Final = "SELECT coalesce(max(seq), 0) FROM ledger"
 _SPENT: Final[Mapping[Spender, str]] = {
     "everybody": """
