@@ -5,13 +5,13 @@ import json
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
+from proxy.cli.currency import currency_options
 from proxy.cli.options import EXIT_PROBLEMS, json_option, settings
 from proxy.cli.table import show
 
@@ -39,27 +39,15 @@ def command() -> None:
     """
 
 
-def _currency(_context: click.Context, _option: click.Parameter, given: str) -> "Currency":
-    from proxy.core.currency import parse  # noqa: PLC0415 - not for --help
-
-    found = parse(given)
-    if found is None:
-        raise click.BadParameter(f"{given!r} is no currency. Write CODE=RATE, its amount for one USD: CAD=1.38")
-    return found
-
-
 def _tag(_context: click.Context, _option: click.Parameter, given: str | None) -> tuple[str, str] | None:
     if given is None:
         return None
     name, equals, value = given.partition("=")
-    if not equals:
+    if not equals or not name.strip():
         raise click.BadParameter(f"{given!r} is no tag. Write name=value")
     return name, value
 
 
-_currency_option: Final = click.option(
-    "--currency", callback=_currency, default="USD=1", metavar="CODE=RATE", help="Show amounts in it, as CAD=1.38."
-)
 _account_option: Final = click.option("--account", help="Only this account.")
 
 
@@ -99,14 +87,13 @@ def _wanted(filters: Mapping[str, Any]) -> "LedgerFilter":
 )
 @click.option("--by", multiple=True, type=click.Choice(_DIMENSIONS), help="Which tables to show; may be repeated.")
 @_account_option
-@_currency_option
+@currency_options
 @json_option
 def summary(days: int, by: tuple[str, ...], account: str | None, currency: "Currency", as_json: bool) -> None:
     """Calls, tokens, costs, savings, rates and latencies, from the daily roll-ups (days are UTC)."""
-    from proxy.core.summary import Span, day_number, document  # noqa: PLC0415 - not for --help
+    from proxy.core.summary import document, last_days  # noqa: PLC0415 - not for --help
 
-    last = day_number(_today())
-    span = Span(last - days + 1, last)
+    span = last_days(days, _today())
     found = _read(lambda ledger: ledger.summary(span, account))
     if as_json:
         click.echo(json.dumps(document(found, currency), indent=2))
@@ -182,35 +169,26 @@ def _quantiles(packed: int) -> str:
 @click.option("--horizon-days", type=click.IntRange(1, 366), default=30, show_default=True)
 @click.option("--monthly-budget", type=click.FloatRange(min=0), metavar="USD", help="Say on which day it runs out.")
 @_account_option
-@_currency_option
+@currency_options
 @json_option
 def forecast(
     horizon_days: int, monthly_budget: float | None, account: str | None, currency: "Currency", as_json: bool
 ) -> None:
     """What spending will be: trend and weekday pattern of the last eight weeks, with a 90 % interval."""
-    from proxy.core.forecast import DAYS_MAX, foretell  # noqa: PLC0415 - not for --help
-    from proxy.core.summary import Span, day_number  # noqa: PLC0415
+    from proxy.core.forecast import Cap, document, foretell, looked_at, spent_by_day  # noqa: PLC0415 - not for --help
+    from proxy.core.window import Period  # noqa: PLC0415
 
     today = _today()
-    last = day_number(today)
-    days = _read(lambda ledger: ledger.days(Span(last - DAYS_MAX, last), account))
-    spent = {date(1970, 1, 1) + timedelta(days=day): measured.cost_nanousd for day, measured in days}
-    budget = None if monthly_budget is None else round(monthly_budget * 10**9)
-    found = foretell(spent, today, horizon_days=horizon_days, monthly_budget=budget)
+    days = _read(lambda ledger: ledger.days(looked_at(today), account))
+    caps = () if monthly_budget is None else (Cap(None, Period.MONTHLY, round(monthly_budget * 10**9)),)
+    found = foretell(spent_by_day(days), today, horizon_days=horizon_days, caps=caps)
     if as_json:
-        click.echo(json.dumps(_forecast_document(found), indent=2))
+        click.echo(json.dumps(document(found, currency, account), indent=2))
     else:
-        _show_forecast(found, currency, budget)
+        _show_forecast(found, currency)
 
 
-def _forecast_document(found: "Forecast") -> dict[str, Any]:
-    document = asdict(found)
-    document["days"] = [{"day": day.isoformat(), **asdict(band)} for day, band in found.days]
-    document["exhausted"] = None if found.exhausted is None else found.exhausted.isoformat()
-    return {"unit": "nanousd", **document}
-
-
-def _show_forecast(found: "Forecast", currency: "Currency", budget: int | None) -> None:
+def _show_forecast(found: "Forecast", currency: "Currency") -> None:
     from proxy.core.currency import shown  # noqa: PLC0415 - not for --help
 
     def cells(band: "Band") -> tuple[str, str]:
@@ -232,9 +210,9 @@ def _show_forecast(found: "Forecast", currency: "Currency", budget: int | None) 
             (f"next {len(found.days)} days", *cells(found.total)),
         ],
     )
-    if budget is not None:
-        when = "not this month" if found.exhausted is None else found.exhausted.isoformat()
-        click.echo(f"\nThe budget of {shown(budget, currency)} runs out: {when}")
+    for one in found.exhausted:
+        when = "not in these days, nor this month" if one.on is None else one.on.isoformat()
+        click.echo(f"\nThe {one.cap.period.value} budget of {shown(one.cap.nanousd, currency)} runs out: {when}")
     click.echo("")
     show(("DAY", "EXPECTED", "90 % INTERVAL"), [(day.isoformat(), *cells(band)) for day, band in found.days])
 
@@ -264,7 +242,7 @@ def tail(count: int, follow: bool, as_json: bool, **filters: Any) -> None:
 
 
 def _show_rows(rows: "tuple[LedgerRow, ...] | list[LedgerRow]", as_json: bool, *, headers: bool) -> None:
-    from proxy.cli.ledger_export import document  # noqa: PLC0415 - not for --help
+    from proxy.core.ledger_document import document  # noqa: PLC0415 - not for --help
 
     if as_json:
         for row in rows:
@@ -300,6 +278,34 @@ def _row_cells(row: "LedgerRow") -> tuple[str, ...]:
 def _printable(text: str) -> str:
     """A model's name may be a client's, and a terminal obeys what is in it."""
     return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+@command.command(name="show", epilog="Example: penstock ledger show req_5f2c9a0b1d3e4f5061728394")
+@click.argument("exchange_id", metavar="ID")
+@currency_options
+@json_option
+def one(exchange_id: str, currency: "Currency", as_json: bool) -> None:
+    """Show one row: ID is an answer's x-request-id, its own or the client's (then the latest). Exit code 1: no such row."""
+    from proxy.core.ledger_document import document  # noqa: PLC0415 - not for --help
+
+    row = _read(lambda ledger: ledger.row(exchange_id))
+    if row is None:
+        click.echo(f"penstock: the ledger has no row with the id or request id {exchange_id[:80]!r}.", err=True)
+        sys.exit(EXIT_PROBLEMS)
+    told = document(row, currency)
+    if as_json:
+        click.echo(json.dumps(told, indent=2))
+        return
+    told["tags"] = ", ".join(f"{name}={value}" for name, value in row.tags)
+    for name in ("cost", "saved", "baseline"):
+        told[name] = None if told[name] is None else f"{told[name]} {currency.code}"
+    show(("FIELD", "VALUE"), [(name, _printable(_told(value))) for name, value in told.items()])
+
+
+def _told(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "-" if value is None or value == "" else str(value)
 
 
 @command.command(epilog="Example: penstock ledger export --format csv --since 2026-01-01 --output january.csv")

@@ -5,13 +5,12 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict
-from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any, Final
 
 from proxy.core.ledger import COLUMNS, LedgerRow
+from proxy.core.ledger_document import document
 from proxy.core.tags import tags_text
 
 Write = Callable[[Sequence[LedgerRow]], None]
@@ -22,16 +21,6 @@ _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 
 class CannotExport(Exception):  # noqa: N818 - a message for the command line, which exits with it
     """This form cannot be written here. The message says what to do."""
-
-
-def document(row: LedgerRow) -> dict[str, Any]:
-    """A row as JSON: its fields, the two times in words too, tags as an object."""
-    return {
-        **asdict(row),
-        "started": _clock(row.started_us),
-        "ended": _clock(row.ended_us),
-        "tags": dict(row.tags),
-    }
 
 
 def writer(form: str, output: Path | None) -> AbstractContextManager[Write]:
@@ -106,7 +95,3 @@ def _opened(output: Path | None) -> Iterator[IO[str]]:
         return
     with output.open("w", encoding="utf-8", newline="") as file:
         yield file
-
-
-def _clock(at_us: int) -> str:
-    return datetime.fromtimestamp(at_us / 1_000_000, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
-from typing import Final
+from typing import Any, Final
 
 NANO: Final = 10**9
 _DIGITS: Final = Decimal(1).scaleb(-6)
@@ -23,6 +23,16 @@ USD: Final = Currency("USD", Decimal(1))
 def amount(nanousd: int, currency: Currency = USD) -> Decimal:
     """Rounded to the millionth, half to even: a thousand calls at a tenth of a cent must not vanish."""
     return (Decimal(nanousd) / NANO * currency.per_usd).quantize(_DIGITS, ROUND_HALF_EVEN)
+
+
+def figure(nanousd: int, currency: Currency = USD) -> float:
+    """For JSON: the amount as a number, beside the exact nano-USD."""
+    return float(amount(nanousd, currency))
+
+
+def document(currency: Currency) -> dict[str, Any]:
+    """What a report says of the currency that it is in."""
+    return {"code": currency.code, "per_usd": float(currency.per_usd)}
 
 
 def shown(nanousd: int, currency: Currency = USD) -> str:

@@ -37,11 +37,12 @@ _RETRYABLE: Final = frozenset(
     {FailureKind.THROTTLED, FailureKind.SHUTTING_DOWN, FailureKind.OVERLOADED_HERE, FailureKind.REQUEST_TIMEOUT}
     | {FailureKind.BUDGET_UNAVAILABLE}
 )
+_WHEN_TOLD: Final = frozenset({FailureKind.NO_TARGET, FailureKind.STORE_UNAVAILABLE})  # where there is a time to wait
 
 
 def is_retryable(failure: Failure) -> bool:
     """Whether the client should send the request again. What was tried on every target already should not be."""
-    waits = failure.kind is FailureKind.NO_TARGET and failure.retry_after_s is not None  # nothing was sent
+    waits = failure.kind in _WHEN_TOLD and failure.retry_after_s is not None  # nothing was sent
     return failure.kind in _RETRYABLE or waits
 
 

@@ -73,6 +73,7 @@ class FailureKind(Enum):
     OVERLOADED_HERE = "overloaded_here"
     BUDGET_EXCEEDED = "budget_exceeded"
     BUDGET_UNAVAILABLE = "budget_unavailable"
+    STORE_UNAVAILABLE = "store_unavailable"
     COST_TIER_EXCEEDED = "cost_tier_exceeded"
     MODEL_UNPRICED = "model_unpriced"
     INTERNAL = "internal"
@@ -149,6 +150,7 @@ TABLE: Final[Mapping[FailureKind, Row]] = MappingProxyType(
         _K.OVERLOADED_HERE: _refusal(_B.PROXY, 503, "overloaded"),
         _K.BUDGET_EXCEEDED: _refusal(_B.CLIENT, 402, "budget_exceeded"),
         _K.BUDGET_UNAVAILABLE: _refusal(_B.PROXY, 503, "budget_unavailable"),
+        _K.STORE_UNAVAILABLE: _refusal(_B.PROXY, 503, "store_unavailable"),
         _K.COST_TIER_EXCEEDED: _refusal(_B.CLIENT, 402, "cost_tier_exceeded"),
         _K.MODEL_UNPRICED: _refusal(_B.CLIENT, 402, "model_unpriced"),
         _K.INTERNAL: _refusal(_B.PROXY, 500, "internal_error"),

@@ -10,18 +10,29 @@ Not handled: months with a pattern of their own, holidays, growth that compounds
 that an old regime is forgotten.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from math import sqrt
 from statistics import NormalDist
-from typing import Final, Literal
+from typing import Any, Final, Literal
+
+from proxy.core import currency as currencies
+from proxy.core.budget import PayerId
+from proxy.core.currency import USD, Currency, figure
+from proxy.core.ledger import COUNT_MAX
+from proxy.core.payer import Payer
+from proxy.core.rollup import Measures
+from proxy.core.summary import Span, last_days
+from proxy.core.window import Period
 
 DAYS_MIN: Final = 7
 DAYS_FOR_WEEKDAYS: Final = 14
 DAYS_MAX: Final = 56
 HORIZON_DAYS_MAX: Final = 366
 CONFIDENCE: Final = 0.9  # of the interval, both sides together
+
+_WEEKDAYS: Final = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 
 Basis = Literal["nothing", "mean", "trend", "trend_and_weekdays"]
 
@@ -36,27 +47,65 @@ class Band:
 
 
 @dataclass(frozen=True, slots=True)
+class Cap:
+    """A budget to look out for. ``subject`` None: one that somebody asks about."""
+
+    subject: PayerId | None
+    period: Period
+    nanousd: int
+
+
+@dataclass(frozen=True, slots=True)
+class Exhaustion:
+    """The first day on which a period's spending reaches the cap; None: on no day of the horizon nor of this month."""
+
+    cap: Cap
+    on: date | None
+
+
+@dataclass(frozen=True, slots=True)
 class Forecast:
     """``basis`` says what the figures rest on, ``note`` the same in a sentence where it is little.
 
-    ``current_month``: what was spent and what is to be expected of its rest; ``next_month`` the whole of it. ``exhausted``:
-    the day on which the month's spending passes the budget, None where it does not within this month.
+    ``trend``: by how many nano-USD a day's spending changes from one day to the next; ``weekdays``: how far each, from
+    Monday on, is from that; None where the data do not say. ``current_month``: what was spent and what is to be expected of
+    its rest; ``next_month`` the whole of it.
     """
 
     basis: Basis
     note: str | None
     complete_days: int
+    trend: int | None
+    weekdays: tuple[int, ...] | None
     days: tuple[tuple[date, Band], ...]
     total: Band
     spent_this_month: int
     current_month: Band
     next_month: Band
-    exhausted: date | None
+    exhausted: tuple[Exhaustion, ...]
 
 
-def foretell(
-    spent: Mapping[date, int], today: date, *, horizon_days: int = 30, monthly_budget: int | None = None
-) -> Forecast:
+def looked_at(today: date) -> Span:
+    """The days that `foretell` makes use of."""
+    return last_days(DAYS_MAX + 1, today)
+
+
+def spent_by_day(days: Iterable[tuple[int, Measures]]) -> dict[date, int]:
+    """The ledger's days as `foretell` takes them."""
+    return {date(1970, 1, 1) + timedelta(days=day): measured.cost_nanousd for day, measured in days}
+
+
+def caps_of(payers: Iterable[Payer], subject: PayerId) -> tuple[Cap, ...]:
+    """The budgets of one payer. Where somebody else pays too, that is another forecast's."""
+    return tuple(
+        Cap(subject, limit.period, limit.cap_nanousd)
+        for payer in payers
+        if payer.subject == subject
+        for limit in payer.limits
+    )
+
+
+def foretell(spent: Mapping[date, int], today: date, *, horizon_days: int = 30, caps: Sequence[Cap] = ()) -> Forecast:
     """The days from today on. Shapes: ``spent`` nano-USD by day, today's so far among them; a missing day is nothing spent.
 
     Today is not over: it counts as spent, but the model does not learn from it, and what it is still to bring is what the
@@ -74,31 +123,78 @@ def foretell(
     following = _days(month_end + timedelta(days=1), next_end)
     upcoming = _days(today, today + timedelta(days=horizon - 1))
     so_far = spent.get(today, 0)
+    days = [(day, model.band([day])) for day in _days(today, max(upcoming[-1], month_end))]
+    expected = [(day, max(band.expected, so_far) if day == today else band.expected) for day, band in days]
     return Forecast(
         basis=model.basis,
         note=_note(model.basis, len(history)),
         complete_days=len(history),
-        days=tuple((day, model.band([day])) for day in upcoming),
+        trend=model.trend,
+        weekdays=model.weekdays,
+        days=tuple(days[:horizon]),
         total=model.band(upcoming),
         spent_this_month=this_month,
         current_month=_above(this_month, model.band(rest), so_far),
         next_month=model.band(following),
-        exhausted=_exhausted(model, this_month, so_far, rest, monthly_budget),
+        exhausted=tuple(Exhaustion(cap, _exhausted(cap, expected, this_month - so_far)) for cap in caps),
     )
 
 
-def _exhausted(model: "_Model", spent: int, so_far: int, rest: Sequence[date], budget: int | None) -> date | None:
-    if budget is None or not rest:
-        return None
-    if spent >= budget:
-        return rest[0]
-    reached = spent - so_far
-    for day in rest:
-        expected = model.band([day]).expected
-        reached += max(expected, so_far) if day == rest[0] else expected
-        if reached >= budget:
+def _exhausted(cap: Cap, expected: Sequence[tuple[date, int]], before: int) -> date | None:
+    """``expected``: each day from today on, what it is to bring in all; ``before``: what this month spent until today."""
+    reached = before if cap.period is Period.MONTHLY else 0
+    for number, (day, value) in enumerate(expected):
+        if number and (cap.period is Period.DAILY or day.day == 1):
+            reached = 0
+        reached += value
+        if reached >= cap.nanousd:
             return day
     return None
+
+
+def document(found: Forecast, currency: Currency = USD, account: str | None = None) -> dict[str, Any]:
+    """The document of `/admin/analytics/forecast` and of `penstock ledger forecast --json`."""
+    first, last = found.days[0][0], found.days[-1][0]
+    return {
+        "from": first.isoformat(),
+        "to": last.isoformat(),
+        "account": account,
+        "currency": currencies.document(currency),
+        "basis": found.basis,
+        "note": found.note,
+        "complete_days": found.complete_days,
+        "confidence": CONFIDENCE,
+        **_money("trend_per_day", found.trend, currency),
+        "weekdays": None
+        if found.weekdays is None
+        else {name: _money("offset", value, currency) for name, value in zip(_WEEKDAYS, found.weekdays, strict=True)},
+        **_money("spent_this_month", found.spent_this_month, currency),
+        "current_month": {"month": f"{first:%Y-%m}", **_band(found.current_month, currency)},
+        "next_month": {"month": f"{_month_end(first) + timedelta(days=1):%Y-%m}", **_band(found.next_month, currency)},
+        "total": _band(found.total, currency),
+        "days": [{"day": day.isoformat(), **_band(band, currency)} for day, band in found.days],
+        "budgets": [
+            {
+                "subject": one.cap.subject,
+                "period": one.cap.period.value,
+                **_money("limit", one.cap.nanousd, currency),
+                "runs_out": None if one.on is None else one.on.isoformat(),
+            }
+            for one in found.exhausted
+        ],
+    }
+
+
+def _band(band: Band, currency: Currency) -> dict[str, Any]:
+    return {
+        **_money("expected", band.expected, currency),
+        **_money("low", band.low, currency),
+        **_money("high", band.high, currency),
+    }
+
+
+def _money(name: str, nanousd: int | None, currency: Currency) -> dict[str, Any]:
+    return {f"{name}_nanousd": nanousd, name: None if nanousd is None else figure(nanousd, currency)}
 
 
 def _above(spent: int, rest: Band, so_far: int) -> Band:
@@ -139,7 +235,8 @@ def _history(spent: Mapping[date, int], today: date) -> list[tuple[date, int]]:
 class _Model:
     """``features`` of a day times ``weights``; ``spread`` is the residual deviation, None without an interval.
 
-    ``inverse``: of the normal matrix, for the uncertainty of the weights; ``t``: Student's quantile.
+    ``inverse``: of the normal matrix, for the uncertainty of the weights; ``t``: Student's quantile; ``scale``: the days
+    in which the trend's feature grows by one.
     """
 
     basis: Basis
@@ -148,18 +245,28 @@ class _Model:
     inverse: list[list[float]]
     spread: float | None
     t: float
+    scale: int = 1
+
+    @property
+    def trend(self) -> int | None:
+        return round(self.weights[1] / self.scale) if len(self.weights) > 1 else None
+
+    @property
+    def weekdays(self) -> tuple[int, ...] | None:
+        offsets = self.weights[2:]
+        return tuple(round(value) for value in (*offsets, -sum(offsets))) if offsets else None
 
     def band(self, days: Sequence[date]) -> Band:
         """The sum over days. Its variance: each day's own, and that of the weights along the sum of features."""
         rows = [self.features(day) for day in days]
         daily = [sum(map(_times, row, self.weights)) for row in rows]
-        expected = max(0, round(sum(max(0.0, value) for value in daily)))
+        expected = sum(max(0.0, value) for value in daily)
         if self.spread is None:
-            return Band(expected, None, None)
+            return Band(_whole(expected), None, None)
         along = [sum(column) for column in zip(*rows, strict=True)] if rows else []
         leaning = sum(value * sum(map(_times, line, along)) for value, line in zip(along, self.inverse, strict=False))
         margin = self.t * self.spread * sqrt(len(rows) + max(0.0, leaning))
-        return Band(expected, max(0, round(expected - margin)), round(expected + margin))
+        return Band(_whole(expected), _whole(expected - margin), _whole(expected + margin))
 
 
 def _fit(history: Sequence[tuple[date, int]]) -> _Model:
@@ -185,7 +292,13 @@ def _fit(history: Sequence[tuple[date, int]]) -> _Model:
     free = count - size
     spread = sqrt(sum(value * value for value in residuals) / free)
     return _Model(
-        "trend_and_weekdays" if weekly else "trend", features, weights, inverse, spread, _student(CONFIDENCE, free)
+        "trend_and_weekdays" if weekly else "trend",
+        features,
+        weights,
+        inverse,
+        spread,
+        _student(CONFIDENCE, free),
+        count,
     )
 
 
@@ -218,6 +331,11 @@ def _student(confidence: float, free: int) -> float:
     second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
     third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
     return z + first / free + second / free**2 + third / free**3
+
+
+def _whole(nanousd: float) -> int:
+    """Never negative; and as bounded as the books are, so that any JSON holds it."""
+    return min(max(0, round(nanousd)), COUNT_MAX)
 
 
 def _times(a: float, b: float) -> float:

@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
-from decimal import Decimal
 from typing import Any, Final
 
+from proxy.core import currency as currencies
 from proxy.core import histogram
-from proxy.core.currency import USD, Currency, amount
+from proxy.core.currency import USD, Currency, figure
 from proxy.core.rollup import ALL, DIMENSIONS, Measures
 
 _EPOCH: Final = date(1970, 1, 1)
@@ -61,17 +61,33 @@ def day_number(day: date) -> int:
     return (day - _EPOCH).days
 
 
-def document(summary: Summary, currency: Currency = USD) -> dict[str, Any]:
-    """The document of `/admin/analytics/summary` and of `penstock ledger summary --json`."""
+def last_days(count: int, today: date) -> Span:
+    """So many days up to today, which is one of them."""
+    last = day_number(today)
+    return Span(last - count + 1, last)
+
+
+def document(summary: Summary, currency: Currency = USD, *, values_max: int | None = None) -> dict[str, Any]:
+    """The document of `/admin/analytics/summary` and of `penstock ledger summary --json`.
+
+    Shapes: of each dimension the dearest ``values_max`` are told; ``left_out`` says how many more there are.
+    """
     return {
         "from": day_text(summary.span.first_day),
         "to": day_text(summary.span.last_day),
         "account": summary.account,
-        "currency": {"code": currency.code, "per_usd": float(currency.per_usd)},
+        "currency": currencies.document(currency),
         "total": figures(summary.total, currency),
         "by": {
-            dimension: [{"value": value or None, **figures(measured, currency)} for value, measured in values]
+            dimension: [
+                {"value": value or None, **figures(measured, currency)} for value, measured in values[:values_max]
+            ]
             for dimension, values in summary.by.items()
+        },
+        "left_out": {
+            dimension: len(values) - values_max
+            for dimension, values in summary.by.items()
+            if values_max is not None and len(values) > values_max
         },
         "days": [{"day": day_text(day), **figures(measured, currency)} for day, measured in summary.days],
     }
@@ -89,12 +105,12 @@ def figures(m: Measures, currency: Currency = USD) -> dict[str, Any]:
             "reasoning": m.reasoning_tokens,
         },
         "cost_nanousd": m.cost_nanousd,
-        "cost": _money(m.cost_nanousd, currency),
+        "cost": figure(m.cost_nanousd, currency),
         "saved_by_cache_nanousd": m.saved_nanousd,
-        "saved_by_cache": _money(m.saved_nanousd, currency),
+        "saved_by_cache": figure(m.saved_nanousd, currency),
         "baseline_nanousd": m.baseline_nanousd,
         "saved_against_baseline_nanousd": m.baseline_nanousd - m.baseline_cost_nanousd,
-        "saved_against_baseline": _money(m.baseline_nanousd - m.baseline_cost_nanousd, currency),
+        "saved_against_baseline": figure(m.baseline_nanousd - m.baseline_cost_nanousd, currency),
         "estimated_calls": m.estimated,
         "unpriced_calls": m.unpriced,
         "error_rate": share(m.failed, m.calls),
@@ -119,8 +135,3 @@ def tokens_per_s(m: Measures) -> float | None:
 
 def _quantiles(packed: int) -> dict[str, float | None]:
     return {"p50": histogram.quantile(packed, 0.5), "p95": histogram.quantile(packed, 0.95)}
-
-
-def _money(nanousd: int, currency: Currency) -> float:
-    exact: Decimal = amount(nanousd, currency)
-    return float(exact)

@@ -286,13 +286,18 @@ class Budgets:
             self._keeper.heard(standings)
         except StoreAway as why:
             self._keeper.store_away(why)
-        return [
-            await self._row(claim, limit, standings) for claim, limit in zip(found.claims, found.limits, strict=True)
-        ]
+        rows: list[dict[str, Any]] = []
+        counts = True  # whether the ledger is worth asking: where it is away, one book waits for it and no more
+        for claim, limit in zip(found.claims, found.limits, strict=True):
+            rows.append(await self._row(claim, limit, standings, counts=counts))
+            counts = counts and rows[-1]["spent_nanousd"] is not None
+        return rows
 
-    async def _row(self, claim: Claim, limit: Limit, standings: Mapping[Book, Standing] | None) -> dict[str, Any]:
+    async def _row(
+        self, claim: Claim, limit: Limit, standings: Mapping[Book, Standing] | None, *, counts: bool
+    ) -> dict[str, Any]:
         known = self._books.get(claim.book)
-        seen, standing = await self._seen(claim.book, known, standings)
+        seen, standing = await self._seen(claim.book, known, standings, counts=counts)
         row: dict[str, Any] = {
             "subject": claim.book.subject,
             "period": limit.period.value,
@@ -315,13 +320,13 @@ class Budgets:
         }
 
     async def _seen(
-        self, book: Book, known: KnownBook | None, standings: Mapping[Book, Standing] | None
+        self, book: Book, known: KnownBook | None, standings: Mapping[Book, Standing] | None, *, counts: bool
     ) -> tuple[str, Standing | None]:
         if standings is not None and book in standings:
             return "store", standings[book]
         if standings is None and known is not None and known.standing is not None:
             return "memory", known.standing
-        spent = await self._audit.spent(book)
+        spent = await self._audit.spent(book) if counts else Away("the ledger did not answer")
         return "ledger", None if isinstance(spent, Away) else Standing(spent, NanoUsd(0), "", AlertLevel.NONE)
 
     @property

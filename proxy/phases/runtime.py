@@ -35,7 +35,7 @@ class Runtime:
     breakers: Breakers
     budgets: Budgets
     books: Books
-    ledger: Ledger  # for who reads it
+    ledger: Ledger  # for reports: read-only
     ticker: Ticker = field(init=False)
     credentials: Mapping[ProviderId, Subject] = field(init=False)  # of those providers that have one
     retry_budget: RetryBudget = field(init=False)

@@ -55,6 +55,8 @@ class Stores:
         self.breakers = Breakers(_breaker_store(self.redis), log, time.time, table.breaker)
         try:
             self.ledger = books.ledger(settings)
+            # Apart, so that a report that looks through a million rows does not stand before what a budget must know.
+            self.reports = books.ledger(settings, read_only=True)
             self.outbox = Outbox(Journal(settings.data / books.JOURNAL, log), self.ledger, log)
         except StoreUnusable as unusable:
             raise BadStore(str(unusable)) from None
@@ -102,6 +104,7 @@ class Stores:
         await self.budgets.close()
         await self.alerts.close()
         await self.outbox.close()
+        await self.reports.close()
         await self.ledger.close()
         await self.breakers.close()
         if self.redis is not None:
@@ -147,5 +150,5 @@ def build_runtime(table: RoutingTable, upstream: UpstreamClient, log: ExchangeLo
         breakers=stores.breakers,
         budgets=stores.budgets,
         books=stores.outbox,
-        ledger=stores.ledger,
+        ledger=stores.reports,
     )

@@ -87,10 +87,62 @@ def test_forecast(environ: dict[str, str]) -> None:
     told = json.loads(run(environ, "forecast", "--horizon-days", "10", "--monthly-budget", "0", "--json").stdout)
     assert told["basis"] == "mean"
     assert len(told["days"]) == 10
-    assert told["exhausted"] == TODAY.isoformat()
+    (budget,) = told["budgets"]
+    assert (budget["period"], budget["limit_nanousd"], budget["runs_out"]) == ("monthly", 0, TODAY.isoformat())
     shown = run(environ, "forecast", "--monthly-budget", "100000")
     assert "fewer than 7" in shown.stdout
-    assert "runs out: not this month" in shown.stdout
+    assert "The monthly budget of 100,000.00 USD runs out: not in these days, nor this month" in shown.stdout
+    one = json.loads(run(environ, "forecast", "--account", "acme", "--json", "--currency", "CAD=2").stdout)
+    assert one["account"] == "acme"
+    spent = [each.cost_nanousd for each in (*ROWS, HOSTILE) if _is_of_this_month(each) and each.account == "acme"]
+    assert one["spent_this_month_nanousd"] == sum(spent)
+    assert one["spent_this_month"] == pytest.approx(2 * sum(spent) / 10**9, abs=1e-6)
+
+
+def _is_of_this_month(row: LedgerRow) -> bool:
+    return datetime.fromtimestamp(row.started_us / US_PER_S, UTC).date().replace(day=1) == TODAY.replace(day=1)
+
+
+def test_show(environ: dict[str, str]) -> None:
+    told = json.loads(run(environ, "show", HOSTILE.id, "--json", "--currency", "CAD=2").stdout)
+    assert (told["id"], told["model"], told["tags"]) == (HOSTILE.id, HOSTILE.model, {"team": "=1+1"})
+    assert (told["cost_nanousd"], told["cost"]) == (HOSTILE.cost_nanousd, 2 * HOSTILE.cost_nanousd / 10**9)
+    shown = run(environ, "show", HOSTILE.id)
+    lines = dict(line.split(maxsplit=1) for line in shown.stdout.splitlines())
+    assert lines["FIELD"] == "VALUE"
+    assert lines["account"] == "acme"
+    assert lines["model"] == "?[31mred"
+    assert lines["tags"] == "team==1+1"
+    assert lines["cost"] == "0.00021 USD"
+    assert (lines["code"], lines["streamed"], lines["fell_back"]) == ("-", "yes", "no")
+    missing = run(environ, "show", "req_unknown")
+    assert (missing.exit_code, missing.stdout) == (1, "")
+    assert "no row with the id or request id 'req_unknown'" in missing.stderr
+
+
+def test_amounts_are_in_the_currency_of_the_routes_file(tmp_path: Path) -> None:
+    variables = {"PENSTOCK_DATA": str(tmp_path / "data")}
+    _with(variables, lambda ledger: ledger.write([row(1, started_us=NOW_US)]))
+    path = tmp_path / "routes.yaml"
+
+    def cost(text: str, *more: str) -> tuple[str, float, str]:
+        path.write_text(text)
+        done = run({**variables, "PENSTOCK_CONFIG": str(path)}, "summary", "--json", *more)
+        told = json.loads(done.stdout)
+        return told["currency"]["code"], told["total"]["cost"], done.stderr
+
+    assert cost("currency: {code: CAD, per_usd: 1.5}") == ("CAD", 0.000315, "")
+    assert cost("currency: {code: CAD, per_usd: 1.5}", "--currency", "EUR=0.5") == ("EUR", 0.000105, "")
+    assert cost("routes: {}") == ("USD", 0.00021, "")
+    for broken in ("currency: dollars", "currency: {code: CAD}", "currency: {code: CAD, per_usd: .nan}", "a: ]"):
+        code, amount, said = cost(broken)
+        assert (code, amount) == ("USD", 0.00021)
+        assert said.startswith(f"penstock: {path}") or broken == "a: ]"
+        assert "Traceback" not in said
+    other = tmp_path / "other.yaml"
+    other.write_text("currency: {code: JPY, per_usd: 150}")
+    assert cost("routes: {}", "--config", str(other)) == ("JPY", 0.0315, "")
+    assert run({**variables, "PENSTOCK_CONFIG": str(tmp_path / "none.yaml")}, "summary").exit_code == 2
 
 
 def test_tail(environ: dict[str, str]) -> None:
@@ -156,7 +208,7 @@ def test_parquet_without_pyarrow_says_so(tmp_path: Path) -> None:
     assert "--output" in run({"PENSTOCK_DATA": str(tmp_path)}, "export", "--format", "parquet").stderr
 
 
-@pytest.mark.parametrize("args", [["summary"], ["forecast"], ["tail"], ["export"]])
+@pytest.mark.parametrize("args", [["summary"], ["forecast"], ["tail"], ["export"], ["show", "x"]])
 def test_without_a_ledger_it_says_where_it_looked(tmp_path: Path, args: list[str]) -> None:
     done = run({"PENSTOCK_DATA": str(tmp_path / "nowhere")}, *args)
     assert done.exit_code == 1
@@ -173,13 +225,13 @@ def test_without_a_ledger_it_says_where_it_looked(tmp_path: Path, args: list[str
     assert "hunter2" not in other.stderr
 
 
-@pytest.mark.parametrize("args", [["--tag", "x"], ["--since", "soon"]])
+@pytest.mark.parametrize("args", [["--tag", "x"], ["--tag", " =x"], ["--since", "soon"]])
 def test_a_wrong_option_is_exit_code_2(tmp_path: Path, args: list[str]) -> None:
     assert run({"PENSTOCK_DATA": str(tmp_path)}, "tail", *args).exit_code == 2
     assert run({"PENSTOCK_DATA": str(tmp_path)}, "summary", "--currency", "x").exit_code == 2
 
 
-@pytest.mark.parametrize("name", ["summary", "forecast", "tail", "export"])
+@pytest.mark.parametrize("name", ["summary", "forecast", "tail", "show", "export"])
 def test_every_command_has_help_with_an_example(name: str) -> None:
     assert "Example: penstock ledger" in run({}, name, "--help").stdout
 

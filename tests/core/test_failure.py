@@ -45,6 +45,7 @@ BEYOND: dict[str, tuple[int | None, str]] = {
     "role_not_allowed": (403, "an admin endpoint that asks for a higher role; the contract's 403 is of routes"),
     "host_not_allowed": (421, "the admin API by a name that is not this server's"),
     "admin_unavailable": (503, "the admin API where no admin key could be had"),
+    "store_unavailable": (503, "the admin API where the ledger cannot be read; requests go on without"),
     "upgrade_not_supported": (426, "the contract gives the status without a code"),
     "client_cancelled": (499, "log and ledger only"),
     "client_stalled": (499, "log and ledger only"),

@@ -1,11 +1,21 @@
 """Synthetic series whose continuation is known."""
 
+import json
 import random
 from datetime import date, timedelta
+from decimal import Decimal
+from zoneinfo import ZoneInfo
 
+import orjson
 import pytest
 
-from proxy.core.forecast import CONFIDENCE, DAYS_MAX, foretell
+from proxy.core.budget import PROXY, account_subject
+from proxy.core.currency import Currency
+from proxy.core.forecast import CONFIDENCE, DAYS_MAX, Cap, caps_of, document, foretell
+from proxy.core.ledger import COUNT_MAX
+from proxy.core.payer import Limit, Payer
+from proxy.core.window import Period
+from proxy.terms import AccountId, NanoUsd
 
 TODAY = date(2026, 6, 10)  # a Wednesday; June has 30 days
 WEEKDAYS = (100, 120, 90, 110, 130, 20, 10)
@@ -56,13 +66,83 @@ def test_today_counts_as_spent_and_is_not_learned_from() -> None:
     assert with_much.current_month.expected >= 14_000 + 16_000  # the rest of the month is still to come
 
 
-def test_the_day_a_budget_runs_out() -> None:
+def _runs_out(spent: dict[date, int], cap: int, period: Period = Period.MONTHLY, horizon_days: int = 1) -> date | None:
+    (found,) = foretell(spent, TODAY, horizon_days=horizon_days, caps=[Cap(PROXY, period, cap)]).exhausted
+    assert found.cap == Cap(PROXY, period, cap)
+    return found.on
+
+
+def test_the_day_a_monthly_budget_runs_out() -> None:
     series = _series(28, lambda _: 1000)  # 9,000 by the 9th; 10,000 by the evening of the 10th
-    for budget, day in ((8_000, 10), (9_000, 10), (10_000, 10), (10_001, 11), (29_500, 30), (30_000, 30)):
-        assert foretell(series, TODAY, monthly_budget=budget).exhausted == date(2026, 6, day), budget
-    assert foretell(series, TODAY, monthly_budget=30_001).exhausted is None
-    assert foretell(series, TODAY).exhausted is None
-    assert foretell(series | {TODAY: 5000}, TODAY, monthly_budget=14_500).exhausted == date(2026, 6, 11)
+    for budget, day in ((0, 10), (8_000, 10), (9_000, 10), (10_000, 10), (10_001, 11), (29_500, 30), (30_000, 30)):
+        assert _runs_out(series, budget) == date(2026, 6, day), budget
+    assert _runs_out(series, 30_001) is None
+    assert _runs_out(series | {TODAY: 5000}, 14_500) == date(2026, 6, 11)
+    assert foretell(series, TODAY).exhausted == ()
+
+
+def test_a_longer_horizon_looks_into_the_next_months_each_from_nothing() -> None:
+    series = _series(28, lambda _: 1000)
+    for horizon_days, on in ((51, None), (52, date(2026, 7, 31))):
+        assert _runs_out(series, 30_500, horizon_days=horizon_days) == on
+    rising = _series(28, lambda day: 1000 + 10 * (day - TODAY).days)  # 31,650 in June; 40,650 by the 30th of July
+    assert _runs_out(rising, 40_000, horizon_days=20) is None
+    assert _runs_out(rising, 40_000, horizon_days=60) == date(2026, 7, 30)
+
+
+def test_the_day_a_daily_budget_runs_out() -> None:
+    rising = _series(28, lambda day: 10_000 + 100 * (day - TODAY).days)
+    for cap, on in ((9_000, TODAY), (10_000, TODAY), (10_100, TODAY + timedelta(days=1)), (10_950, date(2026, 6, 20))):
+        assert _runs_out(rising, cap, Period.DAILY, horizon_days=30) == on, cap
+    assert _runs_out(rising, 20_000, Period.DAILY, horizon_days=30) is None
+    assert _runs_out(rising | {TODAY: 20_000}, 20_000, Period.DAILY) == TODAY
+
+
+def test_the_budgets_of_one_payer_and_of_no_other() -> None:
+    daily, monthly = Limit(Period.DAILY, NanoUsd(5), NanoUsd(4)), Limit(Period.MONTHLY, NanoUsd(50), NanoUsd(40))
+    acme = account_subject(AccountId("acme"))
+    payers = [Payer(PROXY, (monthly,), ZoneInfo("UTC")), Payer(acme, (daily, monthly), ZoneInfo("UTC"))]
+    assert caps_of(payers, PROXY) == (Cap(PROXY, Period.MONTHLY, 50),)
+    assert caps_of(payers, acme) == (Cap(acme, Period.DAILY, 5), Cap(acme, Period.MONTHLY, 50))
+    assert caps_of(payers, account_subject(AccountId("bravo"))) == ()
+
+
+def test_the_trend_and_the_weekdays_are_told() -> None:
+    found = foretell(_series(56, _rising), TODAY)
+    assert found.trend == pytest.approx(5_000, abs=1)
+    mean = sum(WEEKDAYS) / 7
+    assert found.weekdays == pytest.approx([1_000 * (value - mean) for value in WEEKDAYS], abs=5)
+    assert foretell(_series(7, _rising), TODAY).weekdays is None
+    few = foretell(_series(3, _rising), TODAY)
+    assert (few.trend, few.weekdays) == (None, None)
+
+
+def test_the_document_says_all_in_nano_usd_and_in_the_currency() -> None:
+    caps = [Cap(PROXY, Period.MONTHLY, 25 * 10**9), Cap(None, Period.DAILY, 10**12)]
+    found = foretell(_series(28, lambda _: 10**9), TODAY, horizon_days=3, caps=caps)
+    told = document(found, Currency("CAD", Decimal("1.5")), "acme")
+    assert json.loads(json.dumps(told)) == told
+    assert (told["from"], told["to"], told["account"]) == ("2026-06-10", "2026-06-12", "acme")
+    assert told["currency"] == {"code": "CAD", "per_usd": 1.5}
+    assert (told["spent_this_month_nanousd"], told["spent_this_month"]) == (9 * 10**9, 13.5)
+    assert told["current_month"]["month"] == "2026-06"
+    assert told["current_month"]["expected"] == pytest.approx(45.0)
+    assert told["next_month"]["month"] == "2026-07"
+    assert told["next_month"]["expected_nanousd"] == pytest.approx(31 * 10**9, abs=100)
+    assert [one["day"] for one in told["days"]] == ["2026-06-10", "2026-06-11", "2026-06-12"]
+    assert set(told["days"][0]) >= {"expected", "low", "high", "expected_nanousd", "low_nanousd", "high_nanousd"}
+    assert set(told["weekdays"]) >= {"monday", "sunday"}
+    assert told["budgets"] == [
+        {"subject": "proxy", "period": "monthly", "limit_nanousd": 25 * 10**9, "limit": 37.5, "runs_out": "2026-06-25"},
+        {"subject": None, "period": "daily", "limit_nanousd": 10**12, "limit": 1500.0, "runs_out": None},
+    ]
+
+
+@pytest.mark.parametrize("count", [0, 3, 10, 56])
+def test_what_fills_the_books_fits_into_json(count: int) -> None:
+    full = _series(count, lambda day: COUNT_MAX if day.day % 3 else 0) | {TODAY: COUNT_MAX}
+    told = document(foretell(full, TODAY, horizon_days=366), Currency("XXX", Decimal(10**6)))
+    assert orjson.loads(orjson.dumps(told))["days"]
 
 
 @pytest.mark.parametrize(

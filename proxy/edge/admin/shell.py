@@ -186,6 +186,8 @@ class Admin:
                 headers.append(("allow", ", ".join(allowed)))
             case FailureKind.WRONG_KEYS_LIMITED:
                 headers.append(("retry-after", str(math.ceil(failure.retry_after_s or 1))))
+            case FailureKind.STORE_UNAVAILABLE if failure.retry_after_s is not None:
+                headers.append(("retry-after", str(math.ceil(failure.retry_after_s))))
         return headers
 
 

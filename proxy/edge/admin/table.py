@@ -6,14 +6,25 @@ as it was last agreed on.
 
 from typing import Final
 
-from proxy.edge.admin import breakers, standing
+from proxy.edge.admin import analytics, breakers, budgets, ledger, standing
 from proxy.edge.admin.endpoint import Endpoint
 from proxy.terms import Role
 
 ENDPOINTS: Final = (
+    Endpoint(
+        "GET",
+        "/admin/analytics/forecast",
+        Role.VIEWER,
+        analytics.forecast,
+        query=frozenset({"horizon_days", "account"}),
+    ),
+    Endpoint("GET", "/admin/analytics/summary", Role.VIEWER, analytics.summary, query=frozenset({"days", "account"})),
     Endpoint("GET", "/admin/breakers", Role.VIEWER, breakers.listed),
     Endpoint("POST", "/admin/breakers/reset", Role.ADMIN, breakers.reset, members=frozenset({"target"})),
+    Endpoint("GET", "/admin/budgets", Role.VIEWER, budgets.listed, query=frozenset({"account"})),
     Endpoint("GET", "/admin/config", Role.VIEWER, standing.config),
+    Endpoint("GET", "/admin/ledger", Role.VIEWER, ledger.rows, query=ledger.QUERY),
+    Endpoint("GET", "/admin/ledger/{id}", Role.VIEWER, ledger.one),
     Endpoint("GET", "/admin/providers", Role.VIEWER, standing.providers),
     Endpoint("GET", "/admin/routes", Role.VIEWER, standing.routes),
 )
