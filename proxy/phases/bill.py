@@ -18,12 +18,16 @@ _MAY_BE_BILLED: Final = frozenset({Used.ESTIMATED_INPUT, Used.ESTIMATED, Used.RE
 def bill(x: Exchange, *, whole: bool) -> Bill:
     """What the answer that was relayed has used and costs. ``whole``: the provider's report is its last word."""
     quote = x.attempts[-1].quote
-    used = _used(x, whole=whole)
+    reported = _reported(x)
+    if reported is not None and whole and (reported.input_tokens or x.api not in CAPPED):
+        used = reported
+    else:
+        used = estimate.fill(reported, _guessed(x))
     if x.api in UNBILLED:
         source = PriceSource.FREE if x.api is Api.COUNT_TOKENS else PriceSource.UNKNOWN
-        return Bill(used, Charge(NanoUsd(0), source))
+        return Bill(reported, used, Charge(NanoUsd(0), source))
     at_s = x.admitted_ms // 1000
-    return Bill(used, cost.charge(used, quote.terms.price, at_s, quote.terms.unpriced, whole=whole))
+    return Bill(reported, used, cost.charge(used, quote.terms.price, at_s, quote.terms.unpriced, whole=whole))
 
 
 def wasted(x: Exchange, attempt: Attempt, failure: Failure) -> NanoUsd:
@@ -35,13 +39,11 @@ def wasted(x: Exchange, attempt: Attempt, failure: Failure) -> NanoUsd:
     return cost.charge(used, attempt.quote.terms.price, at_s, attempt.quote.terms.unpriced).cost_nanousd
 
 
-def _used(x: Exchange, *, whole: bool) -> Usage:
+def _reported(x: Exchange) -> Usage | None:
     reported = usage.normalise(x.figures) if x.figures is not None else None
     if x.reported_cost is not None and (reported is None or reported.cost_nanousd is None):
         reported = replace(reported or Usage(0, 0), cost_nanousd=x.reported_cost)
-    if reported is not None and whole and (reported.input_tokens or x.api not in CAPPED):
-        return reported
-    return estimate.fill(reported, _guessed(x))
+    return reported
 
 
 def _guessed(x: Exchange) -> Usage:

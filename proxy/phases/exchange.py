@@ -28,8 +28,9 @@ class Quote:
 
 @dataclass(frozen=True, slots=True)
 class Bill:
-    """What the relayed answer has used, and what it costs."""
+    """What the relayed answer has used, as far as the provider says and in all, and what it costs."""
 
+    reported: Usage | None
     used: Usage
     charge: Charge
 

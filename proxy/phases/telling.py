@@ -40,16 +40,18 @@ def _record(x: Exchange, now: float, booked: LedgerRow | None) -> dict[str, Any]
         record["first_event_ms"] = round((x.first_event_at - x.started) * 1000, 2)
     if x.overhead_s is not None:
         record["overhead_ms"] = round(x.overhead_s * 1000, 2)
-    if x.bill is not None:
-        used = x.bill.used
+    reported = None if x.bill is None else x.bill.reported
+    if reported is not None:
         record["usage"] = {
-            "input": used.input_tokens,
-            "output": used.output_tokens,
-            "cached": used.cached_tokens,
-            "cache_write": used.cache_write_tokens,
-            "reasoning": used.reasoning_tokens,
-            "estimated": used.estimated,
+            "input": reported.input_tokens,
+            "output": reported.output_tokens,
+            "cached": reported.cached_tokens,
+            "cache_write": reported.cache_write_tokens,
+            "reasoning": reported.reasoning_tokens,
+            "cost_nanousd": reported.cost_nanousd,
         }
+    if x.bill is not None and x.bill.used.estimated:
+        record["estimated"] = {"input": x.bill.used.input_tokens, "output": x.bill.used.output_tokens}
     if booked is not None:
         record["cost_nanousd"] = booked.cost_nanousd
         record["cost_source"] = booked.cost_source

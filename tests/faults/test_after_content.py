@@ -176,7 +176,7 @@ async def test_f049_a_bomb_is_stopped(gateway: Gateway) -> None:
 async def test_f050_a_missing_usage_is_no_failure(gateway: Gateway) -> None:
     await gateway.ask("sim/no-usage", stream=True)
     (record,) = await gateway.settled()
-    assert (record["outcome"], record["usage"]["estimated"]) == ("ok", True)
+    assert (record["outcome"], "estimated" in record) == ("ok", True)
 
 
 async def test_the_usage_event_is_withheld_only_if_it_was_not_asked_for(gateway: Gateway, upstream: Simulator) -> None:

@@ -18,7 +18,7 @@ from tests.golden.replay import Framing
 CASES = golden_cases()
 # What a client gets of every relayed answer, beside the provider's own headers.
 OWN = {"server", "date", "x-request-id", "content-length", "transfer-encoding"}
-OWN_SHOWN = {"provider", "model", "attempts", "cache", "overhead-ms"}
+OWN_SHOWN = {"provider", "model", "attempts", "cache", "overhead-ms", "cost-usd"}
 
 
 def cases(outcome: str = "", *, streamed: bool = False, withheld: bool = False) -> pytest.MarkDecorator:
