@@ -15,6 +15,7 @@ from proxy.core import backoff, breaker
 from proxy.core.alert_channel import Channel
 from proxy.core.backoff import RetryPolicy
 from proxy.core.breaker import Policy as BreakerPolicy
+from proxy.core.cache_policy import CachePolicy
 from proxy.core.failure import Failure, FailureKind
 from proxy.core.nearest import did_you_mean
 from proxy.core.pattern import Pattern, patterns
@@ -114,7 +115,7 @@ class Route:
     """A task alias: tiers of targets, tried in order.
 
     Shapes: ``params`` are members (name, JSON value) for the body of a request that is silent about them. ``drains`` None:
-    as the target's provider does.
+    as the target's provider does. ``cache`` None: answers are not kept.
     """
 
     name: RouteName
@@ -126,6 +127,7 @@ class Route:
     retry: RetryPolicy = backoff.STANDARD
     drains: bool | None = None
     hedge: bool = False
+    cache: CachePolicy | None = None
 
     @property
     def targets(self) -> tuple[Target, ...]:
@@ -160,6 +162,7 @@ class Plan:
     retry: RetryPolicy = backoff.STANDARD
     drains: bool | None = None
     hedge: bool = False
+    cache: CachePolicy | None = None
 
     def outlives(self, target: Target) -> bool:
         """Whether an answer of `target` is read to its end although the client has left."""
@@ -353,6 +356,7 @@ def _chosen(table: RoutingTable, ask: _Ask, route: Route | None, candidates: tup
         route.retry,
         route.drains,
         route.hedge,
+        route.cache,
     )
 
 
