@@ -13,8 +13,9 @@ from proxy.core.retry_budget import RetryBudget
 from proxy.core.routing import RoutingTable, Target
 from proxy.phases.breakers import Breakers
 from proxy.phases.budgets import Budgets
+from proxy.phases.recalls import Recalls
 from proxy.phases.watchdog import Ticker
-from proxy.ports import Books, ExchangeLog, Ledger, Upstream
+from proxy.ports import Books, CacheStore, ExchangeLog, Ledger, Upstream
 from proxy.terms import ProviderId, RouteName, TargetName
 
 TERMS_MAX: Final = 2048  # kept in mind; clients can name targets
@@ -36,6 +37,7 @@ class Runtime:
     budgets: Budgets
     books: Books
     ledger: Ledger  # for reports: read-only
+    cache: CacheStore
     ticker: Ticker = field(init=False)
     credentials: Mapping[ProviderId, Subject] = field(init=False)  # of those providers that have one
     retry_budget: RetryBudget = field(init=False)
@@ -44,6 +46,7 @@ class Runtime:
     hedging: "dict[str, Hedging]" = field(default_factory=dict)  # by route
     plain_targets: set[TargetName] = field(default_factory=set)
     output_sizes: OutputSizes = field(default_factory=OutputSizes)
+    recalls: Recalls = field(default_factory=Recalls)
     _terms: dict[tuple[RouteName | None, TargetName], Terms] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -15,7 +15,7 @@ from proxy.core.routing import RoutingTable
 from proxy.phases.breakers import Breakers
 from proxy.phases.budgets import Budgets
 from proxy.phases.runtime import Runtime
-from proxy.ports import BreakerStore, BudgetStore, ExchangeLog, StoreAway, StoreState, StoreUnusable
+from proxy.ports import BreakerStore, BudgetStore, CacheStore, ExchangeLog, StoreAway, StoreState, StoreUnusable
 from proxy.server import books
 from proxy.server.journal import Journal
 from proxy.server.outbox import Outbox
@@ -24,6 +24,7 @@ from proxy.server.settings import Settings
 from proxy.server.spending import LedgerSpend
 from proxy.stores.memory.breakers import MemoryBreakers
 from proxy.stores.memory.budgets import MemoryBudgets
+from proxy.stores.memory.cache import MemoryCache
 from proxy.telemetry.alerts import Alerts
 from proxy.telemetry.logs import Log
 from proxy.upstream.client import UpstreamClient
@@ -74,6 +75,7 @@ class Stores:
             wall=time.time,
             worker=f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}",
         )
+        self.cache = _cache_store(self.redis)
         self._keep_days = table.ledger_keep_days
         self._log = log
         self._retaining: asyncio.Task[None] | None = None
@@ -140,6 +142,14 @@ def _budget_store(redis: "RedisConnection | None") -> BudgetStore:
     return RedisBudgets(redis)
 
 
+def _cache_store(redis: "RedisConnection | None") -> CacheStore:
+    if redis is None:
+        return MemoryCache(time.monotonic)
+    from proxy.stores.redis.cache import RedisCache  # noqa: PLC0415 - as above
+
+    return RedisCache(redis)
+
+
 def build_runtime(table: RoutingTable, upstream: UpstreamClient, log: ExchangeLog, stores: Stores) -> Runtime:
     return Runtime(
         table=table,
@@ -151,4 +161,5 @@ def build_runtime(table: RoutingTable, upstream: UpstreamClient, log: ExchangeLo
         budgets=stores.budgets,
         books=stores.outbox,
         ledger=stores.reports,
+        cache=stores.cache,
     )

@@ -15,6 +15,7 @@ from proxy.edge.protocol import HttpServer
 from proxy.phases.breakers import Breakers
 from proxy.phases.runtime import Runtime
 from proxy.stores.memory.breakers import MemoryBreakers
+from proxy.stores.memory.cache import MemoryCache
 from proxy.stores.sqlite.ledger import SqliteLedger
 from proxy.terms import Role
 from proxy.upstream.client import UpstreamClient
@@ -72,7 +73,8 @@ async def open_door(
     breakers = Breakers(MemoryBreakers(time.monotonic), log, time.time)
     ledger = SqliteLedger(Path("never opened"))
     books = RecordingBooks()
-    runtime = Runtime(routing, upstream, log, time.monotonic, time.time, breakers, budgets(log), books, ledger)
+    cache = MemoryCache(time.monotonic)
+    runtime = Runtime(routing, upstream, log, time.monotonic, time.time, breakers, budgets(log), books, ledger, cache)
 
     def role_of(presented: str) -> Role | None:
         return None if keeper is None or keeper.role_of(presented) is None else role

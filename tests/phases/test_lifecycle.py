@@ -17,6 +17,7 @@ from proxy.phases.exchange import Exchange
 from proxy.phases.runtime import Runtime
 from proxy.ports import Call, ClientGone, Fault
 from proxy.stores.memory.breakers import MemoryBreakers
+from proxy.stores.memory.cache import MemoryCache
 from proxy.stores.sqlite.ledger import SqliteLedger
 from proxy.terms import Api, ExchangeId
 from tests.books import RecordingBooks, budgets
@@ -174,8 +175,9 @@ routes: {route: {tiers: [a/m, b/m]}}
         self.downstream = FakeDownstream(body, gone_at=gone_at)
         self.breakers = Breakers(MemoryBreakers(time.monotonic), self.log, time.time)
         self.books = RecordingBooks()
+        self.cache = MemoryCache(time.monotonic)
         world = (table, self.upstream, self.log, time.monotonic, time.time, self.breakers)
-        self.runtime = Runtime(*world, budgets(self.log), self.books, SqliteLedger(Path("never opened")))
+        self.runtime = Runtime(*world, budgets(self.log), self.books, SqliteLedger(Path("never opened")), self.cache)
         self.is_form = script.startswith("form")
         api, path = (
             (Api.TRANSCRIPTIONS, "/v1/audio/transcriptions") if self.is_form else (Api.CHAT, "/v1/chat/completions")
