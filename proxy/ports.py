@@ -63,19 +63,8 @@ class RequestBody(Protocol):
         ...
 
 
-class Downstream(Protocol):
-    """The client's side of one exchange. Header names are matched without case."""
-
-    @property
-    def headers(self) -> Mapping[str, str]: ...
-
-    async def body(self, bytes_max: int) -> bytes:
-        """The whole request body, decoded. Raises `BodyRefused`, `ClientGone`."""
-        ...
-
-    def upload(self, bytes_max: int) -> RequestBody:
-        """The request body as it comes, decoded. Raises `BodyRefused`."""
-        ...
+class Outlet(Protocol):
+    """Where an answer goes: to a client, or to several."""
 
     @property
     def gone(self) -> bool:
@@ -108,6 +97,21 @@ class Downstream(Protocol):
 
     async def answer(self, status: int, headers: HeaderPairs, body: bytes) -> None:
         """Send a whole answer. Raises `ClientGone`."""
+        ...
+
+
+class Downstream(Outlet, Protocol):
+    """The client's side of one exchange. Header names are matched without case."""
+
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+
+    async def body(self, bytes_max: int) -> bytes:
+        """The whole request body, decoded. Raises `BodyRefused`, `ClientGone`."""
+        ...
+
+    def upload(self, bytes_max: int) -> RequestBody:
+        """The request body as it comes, decoded. Raises `BodyRefused`."""
         ...
 
 

@@ -15,6 +15,7 @@ ANSWER: Final = CachedAnswer(
     content_type="application/json",
     headers=(("x-penstock-model", "gpt-4o"), ("openai-version", "2020-10-01")),
     body=b'{"choices":[]}',
+    usage_asked=True,
     usage=b'{"prompt_tokens":3}',
     cost_nanousd=NanoUsd(1_500),
     labels=LABELS,

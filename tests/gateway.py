@@ -17,6 +17,7 @@ import orjson
 from proxy.config.resolve import parse
 from proxy.core.ledger import LedgerRow
 from proxy.edge.admin.shell import AdminKey
+from proxy.phases.runtime import Runtime
 from proxy.server.serve import Options, Service
 from proxy.server.settings import Settings
 
@@ -59,6 +60,11 @@ class Gateway:
     @property
     def url(self) -> str:
         return self.service.url
+
+    @property
+    def runtime(self) -> Runtime:
+        assert self.service._surface is not None
+        return self.service._surface.runtime
 
     async def stop(self) -> None:
         await self.service.stop()

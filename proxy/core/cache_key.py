@@ -31,7 +31,7 @@ import orjson
 
 from proxy.core.headers import ANTHROPIC_VERSION
 from proxy.core.splice import Body
-from proxy.terms import AccountId, Api, RouteName
+from proxy.terms import AccountId, Api, CacheKey, RouteName
 
 VERSION: Final = 1  # of what goes into the key, and how: another one finds none of the answers that are kept
 
@@ -86,7 +86,7 @@ _HUGE: Final = 2.0**63
 _EXPONENT: Final = re.compile(rb"e\+[0-9]")  # as a float from 1e16 on is written
 
 
-class CacheKey(NamedTuple):
+class KeyParts(NamedTuple):
     """Shapes: SHA-256 digests. ``scope``: account, route, API. ``settings``: how to answer. ``question``: what."""
 
     scope: bytes
@@ -94,9 +94,9 @@ class CacheKey(NamedTuple):
     question: bytes
 
     @property
-    def text(self) -> str:
+    def text(self) -> CacheKey:
         """All of it, as a store keeps it: the version and 64 hexadecimal digits."""
-        return f"{VERSION}.{sha256(b''.join(self)).hexdigest()}"
+        return CacheKey(f"{VERSION}.{sha256(b''.join(self)).hexdigest()}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,7 @@ def digest(
     *,
     params: Iterable[tuple[str, bytes]] = (),
     variants: Mapping[str, str] = MappingProxyType({}),
-) -> CacheKey | Uncacheable:
+) -> KeyParts | Uncacheable:
     """The key of a request.
 
     Shapes: ``route`` is the plan's route, or what was asked for where it names a target directly. ``params`` are the members
@@ -147,7 +147,7 @@ def digest(
         return Uncacheable("it holds a number beyond 64 bits, which is not known exactly")
     if _repeats(body):
         return Uncacheable("a member stands twice in an object of its body")
-    return CacheKey(*(sha256(part).digest() for part in parts))
+    return KeyParts(*(sha256(part).digest() for part in parts))
 
 
 def variants(headers: Mapping[str, str], api: Api, also: Iterable[str] = ()) -> dict[str, str]:

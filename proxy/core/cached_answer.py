@@ -58,7 +58,8 @@ class CachedAnswer:
     """One complete answer.
 
     Shapes: ``headers`` are those that a replay repeats, the content type aside. ``body`` is what was relayed: events with
-    their blank lines, or the document. ``usage`` is the raw usage object as JSON, None where none came.
+    their blank lines, or the document. ``usage`` is the raw usage object as JSON, None where none came; ``usage_asked``: it
+    stands in an event of its own because somebody asked for it.
     Units: ``stored_at_s`` Unix seconds. ``cost_nanousd`` None: unpriced. ``generation``: in which it was asked for.
     """
 
@@ -69,6 +70,7 @@ class CachedAnswer:
     headers: tuple[tuple[str, str], ...]
     body: bytes
     usage: bytes | None
+    usage_asked: bool
     cost_nanousd: NanoUsd | None
     labels: Labels
     stored_at_s: float
@@ -89,6 +91,7 @@ def encode(cache_key: CacheKey, answer: CachedAnswer) -> bytes:
             "content_type": any_text.packed(answer.content_type),
             "headers": [[any_text.packed(name), any_text.packed(value)] for name, value in answer.headers],
             "usage": None if answer.usage is None else answer.usage.decode("latin-1"),
+            "usage_asked": answer.usage_asked,
             "cost_nanousd": answer.cost_nanousd,
             "labels": orjson.Fragment(pack_labels(answer.labels)),
             "stored_at_s": answer.stored_at_s,
@@ -162,6 +165,7 @@ def _answer(header: dict[str, Any], body: bytes) -> CachedAnswer:
         headers=_pairs(header.get("headers")),
         body=body,
         usage=None if usage is None else _plain_text(usage).encode("latin-1"),
+        usage_asked=header.get("usage_asked") is True,
         cost_nanousd=None if cost is None else NanoUsd(_whole(cost)),
         labels=labels_of(header.get("labels")),
         stored_at_s=_seconds(header.get("stored_at_s")),

@@ -76,6 +76,7 @@ class FailureKind(Enum):
     STORE_UNAVAILABLE = "store_unavailable"
     COST_TIER_EXCEEDED = "cost_tier_exceeded"
     MODEL_UNPRICED = "model_unpriced"
+    NOT_CACHED = "not_cached"
     INTERNAL = "internal"
     CLIENT_GONE = "client_gone"
     CLIENT_STALLED = "client_stalled"
@@ -153,6 +154,7 @@ TABLE: Final[Mapping[FailureKind, Row]] = MappingProxyType(
         _K.STORE_UNAVAILABLE: _refusal(_B.PROXY, 503, "store_unavailable"),
         _K.COST_TIER_EXCEEDED: _refusal(_B.CLIENT, 402, "cost_tier_exceeded"),
         _K.MODEL_UNPRICED: _refusal(_B.CLIENT, 402, "model_unpriced"),
+        _K.NOT_CACHED: _refusal(_B.CLIENT, 504, "not_cached"),
         _K.INTERNAL: _refusal(_B.PROXY, 500, "internal_error"),
         _K.CLIENT_GONE: Row(_B.CLIENT, _A.NEVER, False, _T.IGNORE, 499, "client_cancelled", _C.REPORTED_OR_ESTIMATED),
         _K.CLIENT_STALLED: Row(_B.CLIENT, _A.NEVER, False, _T.IGNORE, 499, "client_stalled", _C.REPORTED_OR_ESTIMATED),

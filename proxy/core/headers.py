@@ -111,6 +111,14 @@ def to_client(upstream: Iterable[tuple[str, str]], credential: str | None = None
     return passed
 
 
+def is_kept(name: str) -> bool:
+    """Whether a header of an answer that was relayed is part of it, and no word of Penstock's own about that exchange."""
+    lower = name.lower()
+    if lower == "x-penstock-upstream-request-id":
+        return True
+    return lower not in _KEPT_FROM_CLIENT and lower != "age" and not lower.startswith(_PREFIXES_KEPT_FROM_CLIENT)
+
+
 def _named_in(connection: str) -> frozenset[str]:
     """What Connection names is hop by hop as well (RFC 9110, section 7.6.1)."""
     return frozenset(part.strip().lower() for part in connection.split(","))

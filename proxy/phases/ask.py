@@ -66,6 +66,7 @@ async def tried(x: Exchange, runtime: Runtime, plan: Plan, step: Step, record: A
     reply: Reply | None = None
     try:
         call, asked_usage = call_to(x, runtime, plan, step, record.quote.output_cap)
+        x.usage_asked = asked_usage
         sent = await runtime.upstream.send(call)
         if isinstance(sent, Fault):
             _check_upload(x)
@@ -73,7 +74,7 @@ async def tried(x: Exchange, runtime: Runtime, plan: Plan, step: Step, record: A
         else:
             reply = sent
             x.commitment = Commitment.HEAD
-            outcome = await judge(x, runtime, record.target, reply, withhold_usage=asked_usage)
+            outcome = await judge(x, runtime, record.target, reply, withhold_usage=asked_usage and not x.is_recorded)
     except BaseException:
         record.ended = runtime.now()
         if reply is not None:

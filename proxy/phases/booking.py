@@ -7,7 +7,7 @@ from proxy.core.tags import Tags, parse
 from proxy.core.tariff import Tariff
 from proxy.phases.exchange import Attempt, Bill, Exchange
 from proxy.phases.runtime import Runtime
-from proxy.terms import Api, Commitment, ExchangeId, NanoUsd
+from proxy.terms import Api, Commitment, ExchangeId, NanoUsd, ProviderId
 
 _US_PER_MS = 1000
 
@@ -37,7 +37,7 @@ def intent(x: Exchange, plan: Plan, attempt: Attempt, wall: float) -> Intent:
 def row(x: Exchange, runtime: Runtime, bill: Bill | None, outcome: Outcome, now: float) -> LedgerRow:
     """The row of an exchange that is over. ``bill`` None: nothing was relayed. ``now``: monotonic."""
     wasted = sum(attempt.wasted_nanousd for attempt in x.attempts)
-    target = x.target or (x.attempts[-1].target if x.attempts else None)
+    provider, model = _answered_by(x)
     used = None if bill is None else bill.used
     took_s = now - x.started
     return LedgerRow(
@@ -50,8 +50,8 @@ def row(x: Exchange, runtime: Runtime, bill: Bill | None, outcome: Outcome, now:
         status=x.status,
         code=None if x.failure is None else x.failure.row.code,
         route=None if x.plan is None else x.plan.route,
-        provider=None if target is None else target.provider.id,
-        model=None if target is None else target.model,
+        provider=provider,
+        model=model,
         streamed=x.streamed,
         attempts=len(x.attempts),
         fell_back=x.target is not None and x.plan is not None and x.target is not x.plan.targets[0],
@@ -63,12 +63,21 @@ def row(x: Exchange, runtime: Runtime, bill: Bill | None, outcome: Outcome, now:
         estimated=used is not None and used.estimated,
         cost_nanousd=NanoUsd(wasted if bill is None else bill.charge.cost_nanousd + wasted),
         cost_source=_source(bill, wasted),
+        saved_nanousd=x.saved_nanousd,
+        cache=x.cache,
         baseline_nanousd=None if bill is None else _baseline(x, runtime, bill),
         first_event_ms=None if x.first_event_at is None else round((x.first_event_at - x.started) * 1000, 3),
         total_ms=round(took_s * 1000, 3),
         tags=tags_of(x),
         request_id=_request_id(x),
     )
+
+
+def _answered_by(x: Exchange) -> tuple[ProviderId | None, str | None]:
+    if x.recalled is not None:
+        return x.recalled.provider, x.recalled.model
+    target = x.target or (x.attempts[-1].target if x.attempts else None)
+    return (None, None) if target is None else (target.provider.id, target.model)
 
 
 def tags_of(x: Exchange) -> Tags:

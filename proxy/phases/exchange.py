@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from proxy.core.breaker import Admission, Rejection, Subject
+from proxy.core.cache_selector import Labels
 from proxy.core.cost import Charge
 from proxy.core.failure import Failure
-from proxy.core.ledger import NOTHING
+from proxy.core.ledger import NOTHING, CacheState
 from proxy.core.pricing import Terms
 from proxy.core.prompt import Prompt
 from proxy.core.routing import Plan, Target
@@ -94,6 +95,11 @@ class Exchange:
     reported_cost: NanoUsd | None = None  # in a header of the answer
     guessed_output: int = 0  # tokens of an answer that reports none
     bill: Bill | None = None
+    cache: CacheState = "off"
+    is_recorded: bool = False  # its answer goes to a `Recording`, and is settled when that is over
+    usage_asked: bool = False  # in the client's stead
+    recalled: Labels | None = None  # who gave the answer that was not asked for again
+    saved_nanousd: NanoUsd = NOTHING
     request_bytes: int = 0
     first_event_at: float | None = None
     overhead_s: float | None = None

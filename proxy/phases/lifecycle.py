@@ -1,22 +1,22 @@
 """The life of an exchange: eight phases, called in order. Start reading here.
 
-identify - accept - plan - attempt - relay - settle. (Admission and recall have no engine yet.) Each phase either goes on,
-or ends the exchange by `Rejected`, before anything was sent. `settle` runs for every exchange, refused ones too, once.
+identify - accept - plan - recall - attempt - relay - settle. (Admission has no engine yet.) Each phase either goes on, or
+ends the exchange by `Rejected`, before anything was sent. `settle` runs for every exchange, refused ones too, once: here, or
+by the task of a shared call (`flight`) for the exchange that leads it.
 """
 
 import asyncio
 
 from proxy.core.failure import Failure, FailureKind, Rejected
 from proxy.phases.accept import accept
-from proxy.phases.attempt import attempt
+from proxy.phases.carry import carry
 from proxy.phases.exchange import Exchange
 from proxy.phases.identify import identify
 from proxy.phases.plan import plan
+from proxy.phases.recall import recall
 from proxy.phases.refuse import refuse
-from proxy.phases.relay import Relay
 from proxy.phases.runtime import Runtime
 from proxy.phases.settle import settle
-from proxy.phases.watchdog import Watchdog
 from proxy.ports import ClientGone, Downstream
 from proxy.terms import Commitment
 
@@ -33,30 +33,26 @@ async def run(x: Exchange, runtime: Runtime, downstream: Downstream) -> None:
     except Exception as error:  # noqa: BLE001 - the one place where a bug ends, and is told
         await _bug(x, runtime, downstream, error)
     finally:
-        settle(x, runtime)
+        if not x.is_recorded:
+            settle(x, runtime)
 
 
 async def _live(x: Exchange, runtime: Runtime, downstream: Downstream) -> None:
-    watchdog: Watchdog | None = None
     try:
         identify(x)
         await accept(x, downstream)
         way = plan(x, runtime)
-        watchdog = runtime.ticker.watch(way.timeouts, x.total_at)
-        opening = await attempt(x, runtime, way, watchdog)
-        await Relay(x, runtime, opening, downstream, watchdog).run()
-        if x.outlives and downstream.gone and x.failure is None:
+        if way.cache is None or not await recall(x, runtime, way, way.cache, downstream):
+            await carry(x, runtime, way, downstream)
+        if x.outlives and downstream.gone and x.failure is None and not x.is_recorded:
             _client_left(x)
     except Rejected as rejected:
-        if watchdog is not None:
-            runtime.ticker.release(watchdog)
         await refuse(x, rejected.failure, downstream)
-    finally:
-        if watchdog is not None:
-            runtime.ticker.release(watchdog)
 
 
 def _client_left(x: Exchange) -> None:
+    if x.is_recorded:
+        return  # its flight knows, and may go on for others
     x.failure = Failure(FailureKind.CLIENT_GONE, "The client closed the connection before the answer was over.")
     x.status = x.failure.status
 

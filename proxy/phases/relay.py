@@ -20,7 +20,7 @@ from proxy.phases.exchange import Exchange
 from proxy.phases.judge import Opening, stream_failure, wire_failure
 from proxy.phases.runtime import Runtime
 from proxy.phases.watchdog import Watchdog
-from proxy.ports import Downstream, Fault, Reply
+from proxy.ports import Fault, Outlet, Reply
 from proxy.terms import Api, Commitment
 
 LAST_WORDS_S: Final = 0.1
@@ -33,7 +33,7 @@ class Relay:
     x: Exchange
     runtime: Runtime
     opening: Opening
-    downstream: Downstream
+    downstream: Outlet
     watchdog: Watchdog
 
     async def run(self) -> None:
@@ -201,7 +201,7 @@ def _own_headers(x: Exchange, target: Target) -> list[tuple[str, str]]:
         ("x-penstock-provider", target.provider.id),
         ("x-penstock-model", target.model if target.model.isascii() else quote(target.model, safe=_SHOWN_AS_THEY_ARE)),
         ("x-penstock-attempts", str(len(x.attempts))),
-        ("x-penstock-cache", "off"),
+        ("x-penstock-cache", x.cache),
         ("x-penstock-overhead-ms", f"{(x.overhead_s or 0.0) * 1000:.2f}"),
     ]
     if route is not None:

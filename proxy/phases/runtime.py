@@ -16,11 +16,12 @@ from proxy.phases.budgets import Budgets
 from proxy.phases.recalls import Recalls
 from proxy.phases.watchdog import Ticker
 from proxy.ports import Books, CacheStore, ExchangeLog, Ledger, Upstream
-from proxy.terms import ProviderId, RouteName, TargetName
+from proxy.terms import CacheKey, ProviderId, RouteName, TargetName
 
 TERMS_MAX: Final = 2048  # kept in mind; clients can name targets
 
 if TYPE_CHECKING:
+    from proxy.phases.flight import Flight
     from proxy.phases.hedge import Hedging
 
 
@@ -47,6 +48,7 @@ class Runtime:
     plain_targets: set[TargetName] = field(default_factory=set)
     output_sizes: OutputSizes = field(default_factory=OutputSizes)
     recalls: Recalls = field(default_factory=Recalls)
+    flights: "dict[CacheKey, Flight]" = field(default_factory=dict)
     _terms: dict[tuple[RouteName | None, TargetName], Terms] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

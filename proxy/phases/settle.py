@@ -28,12 +28,15 @@ def settle(x: Exchange, runtime: Runtime) -> None:
 def _book(x: Exchange, runtime: Runtime, now: float) -> LedgerRow:
     """Book what was used, first in the journal: from there on it is not lost, whatever becomes of the budgets."""
     if x.target is None:
-        _write_off(x)
+        _write_off(x)  # what was recalled has no attempts
     elif x.bill is None:
         x.bill = bill(x, whole=x.failure is None and x.commitment is Commitment.COMPLETE)
     booked = row(x, runtime, x.bill, outcome_of(x), now)
     runtime.books.book(booked)
     runtime.budgets.settle(x.hold, booked.cost_nanousd)
+    if x.cache != "off":
+        runtime.recalls.counts[x.cache] += 1
+        runtime.recalls.saved_nanousd += x.saved_nanousd
     if x.target is not None and x.bill is not None and not x.bill.used.estimated:
         runtime.output_sizes.note(x.target.name, x.bill.used.output_tokens // x.choices)
     return booked

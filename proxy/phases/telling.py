@@ -30,6 +30,7 @@ def _record(x: Exchange, now: float, booked: LedgerRow | None) -> dict[str, Any]
         "route": x.plan.route if x.plan is not None else None,
         "target": x.target.name if x.target is not None else None,
         "stream": x.streamed,
+        "cache": x.cache,
         "attempts": len(x.attempts),
         "ms": round((now - x.started) * 1000, 2),
         "account": x.account,

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from proxy.core.cache_key import NOT_ASKED, VERSION, CacheKey, Uncacheable, _repeats_exactly, digest, variants
+from proxy.core.cache_key import NOT_ASKED, VERSION, KeyParts, Uncacheable, _repeats_exactly, digest, variants
 from proxy.core.splice import DEPTH_MAX, Body, BodyError, read
 from proxy.terms import AccountId, Api, RouteName
 
@@ -94,13 +94,13 @@ FIELDS: Final = [
 ]
 
 
-def key_of(raw: bytes, api: Api = Api.CHAT, **more: Any) -> CacheKey | Uncacheable:
+def key_of(raw: bytes, api: Api = Api.CHAT, **more: Any) -> KeyParts | Uncacheable:
     return digest(more.pop("account", ACME), more.pop("route", ROUTE), api, read(raw), **more)
 
 
-def key(fields: dict[str, Any], api: Api = Api.CHAT, **more: Any) -> CacheKey:
+def key(fields: dict[str, Any], api: Api = Api.CHAT, **more: Any) -> KeyParts:
     found = key_of(json.dumps(fields).encode(), api, **more)
-    assert isinstance(found, CacheKey), found
+    assert isinstance(found, KeyParts), found
     return found
 
 
@@ -172,7 +172,7 @@ def _sorted(value: Any) -> Any:
 @given(BODIES, st.sampled_from(JSON_APIS), st.randoms(use_true_random=False))
 def test_spelling_does_not_matter(fields: dict[str, Any], api: Api, rng: random.Random) -> None:
     one, other = key_of(spelled(fields, rng).encode(), api), key_of(spelled(fields, rng).encode(), api)
-    assert isinstance(one, CacheKey)
+    assert isinstance(one, KeyParts)
     assert one == other == key(fields, api)
 
 
@@ -323,7 +323,7 @@ def test_what_says_nothing_is_not_refused() -> None:
         {"tools": None, "input": "item_reference"},
         {"n": 3, "previous_response_id": ""},
     ):
-        assert isinstance(key_of(json.dumps(fields).encode(), Api.RESPONSES), CacheKey)
+        assert isinstance(key_of(json.dumps(fields).encode(), Api.RESPONSES), KeyParts)
 
 
 def test_a_parameter_may_make_it_uncacheable() -> None:
@@ -341,8 +341,8 @@ def test_numbers_that_are() -> None:
     numbers = ["18446744073709551615", "-9223372036854775808", "9007199254740993", "9007199254740992", "1e16", "1e-300"]
     numbers += ["0.1", "0.10000000000000001"]
     keys = [key_of(b'{"seed":%s,"input":"1e19"}' % number.encode()) for number in numbers]
-    assert all(isinstance(found, CacheKey) for found in keys)
-    assert len({found.text for found in keys if isinstance(found, CacheKey)}) == len(numbers) - 1
+    assert all(isinstance(found, KeyParts) for found in keys)
+    assert len({found.text for found in keys if isinstance(found, KeyParts)}) == len(numbers) - 1
 
 
 def test_what_no_request_may_hold() -> None:
@@ -364,13 +364,13 @@ def test_documents_that_orjson_does_not_write() -> None:
         deep = [deep]
     fields += [{"x": deep}, {"x": [deep]}]
     keys = [digest(ACME, ROUTE, Api.CHAT, Body(json.dumps(one).encode(), one, None)) for one in fields]
-    assert len({found.text for found in keys if isinstance(found, CacheKey)}) == len(fields)
+    assert len({found.text for found in keys if isinstance(found, KeyParts)}) == len(fields)
 
 
 def test_the_deepest_body() -> None:
     for levels in (DEPTH_MAX - 1, DEPTH_MAX - 2):
         raw = b'{"x":' + b"[" * levels + b"]" * levels + b"}"
-        assert isinstance(key_of(raw), CacheKey)
+        assert isinstance(key_of(raw), KeyParts)
 
 
 # Members that stand twice.
@@ -413,5 +413,5 @@ def test_the_key_of_a_version_does_not_change() -> None:
         {"model": "m", "messages": [{"role": "user", "content": "Ça va ?"}], "temperature": 0.5, "stream": True}
     )
     found = key_of(raw, params=(("top_p", b"0.9"),), variants={"openai-beta": "a"})
-    assert isinstance(found, CacheKey)
+    assert isinstance(found, KeyParts)
     assert found.text == "1.d69e559b599589070c4b503b7e147633e1fe378fe570ea4013acd0cc35ae9797"

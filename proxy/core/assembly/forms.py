@@ -63,6 +63,12 @@ def to_stream(api: Api, body: bytes, *, include_usage: bool) -> bytes | None:
         return None
 
 
+def has_stream(api: Api) -> bool:
+    """Whether JSON answers can be made into events."""
+    form = FORMS.get(api)
+    return form is not None and form.to_stream is not None
+
+
 def without_usage(api: Api, events: bytes) -> bytes:
     """Recorded events for a client that did not ask for usage: by the rule by which the relay withholds it."""
     if api not in _USAGE_APART:

@@ -88,6 +88,7 @@ class RedisCache:
             self._put,
             [self._answers + cache_key, self._index, self._ends, self._invalidated],
             [cache_key, blob, ttl_ms, answer.generation, labels, size, self._bytes_max, _BOOKS_KEPT_MS, self._answers],
+            bulk=True,
         )
         return bool(taken)
 
@@ -123,7 +124,7 @@ class RedisCache:
         """What is held is compared with what was invalidated when the server was asked, whoever asks meanwhile."""
         known = self._known
         keys = [self._answers + cache_key, self._leases + cache_key, self._invalidated]
-        blob, leased, *news = await self._connection.run(self._get, keys, [known.head, _BOOKS_KEPT_MS])
+        blob, leased, *news = await self._connection.run(self._get, keys, [known.head, _BOOKS_KEPT_MS], bulk=True)
         if news:
             before, known = known, _after(known, *news)
             if self._known is before or known.head > self._known.head:
