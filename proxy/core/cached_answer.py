@@ -165,7 +165,7 @@ def _answer(header: dict[str, Any], body: bytes) -> CachedAnswer:
         headers=_pairs(header.get("headers")),
         body=body,
         usage=None if usage is None else _plain_text(usage).encode("latin-1"),
-        usage_asked=header.get("usage_asked") is True,
+        usage_asked=_flag(header.get("usage_asked")),
         cost_nanousd=None if cost is None else NanoUsd(_whole(cost)),
         labels=labels_of(header.get("labels")),
         stored_at_s=_seconds(header.get("stored_at_s")),
@@ -194,6 +194,12 @@ def _text(value: object) -> str:
 def _whole(value: object) -> int:
     if type(value) is not int:
         raise ValueError("no whole number")
+    return value
+
+
+def _flag(value: object) -> bool:
+    if type(value) is not bool:
+        raise ValueError("neither true nor false")
     return value
 
 

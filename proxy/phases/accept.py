@@ -47,6 +47,8 @@ async def _read(x: Exchange, downstream: Downstream, content_type: str | None) -
     fields = x.body.fields
     x.asked = _model(fields)
     x.streamed = _stream(fields) and x.api in DIALECTS
+    options = fields.get("stream_options")
+    x.wants_usage = type(options) is dict and options.get("include_usage") is True
     x.choices = _choices(fields) * (_prompts(fields) if x.api is Api.COMPLETIONS else 1)
 
 

@@ -98,6 +98,7 @@ class Exchange:
     cache: CacheState = "off"
     is_recorded: bool = False  # its answer goes to a `Recording`, and is settled when that is over
     usage_asked: bool = False  # in the client's stead
+    wants_usage: bool = False  # the client asked for it in a stream
     recalled: Labels | None = None  # who gave the answer that was not asked for again
     saved_nanousd: NanoUsd = NOTHING
     request_bytes: int = 0

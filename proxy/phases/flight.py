@@ -85,25 +85,19 @@ async def _fly(flight: Flight, runtime: Runtime, plan: Plan) -> None:
             x.status = x.failure.status
     finally:
         renewing.cancel()
-        fields = x.body.fields if x.body is not None else {}
         settle(x, runtime)
         flight.bill = x.bill
         if runtime.flights.get(flight.cache_key) is flight:
             del runtime.flights[flight.cache_key]
         if not recording.is_over or (x.failure is not None and recording.failure is None):
             recording.fail(x.failure or Failure(FailureKind.INTERNAL, "The answer ended without a word."))
-    answer = _kept(flight, runtime, asks_usage(fields))
+    answer = _kept(flight, runtime)
     try:
         if answer is not None:
             await runtime.cache.put(flight.cache_key, answer)
         await runtime.cache.release(flight.cache_key, x.booked_as)
     except StoreAway as away:
         runtime.log.event("cache: an answer could not be kept", error=str(away))
-
-
-def asks_usage(fields: dict[str, object]) -> bool:
-    options = fields.get("stream_options")
-    return type(options) is dict and options.get("include_usage") is True
 
 
 async def _renew(flight: Flight, runtime: Runtime) -> None:
@@ -116,7 +110,7 @@ async def _renew(flight: Flight, runtime: Runtime) -> None:
             continue  # somebody else may fetch it meanwhile, which costs a call and does no harm
 
 
-def _kept(flight: Flight, runtime: Runtime, leader_asked_usage: bool) -> CachedAnswer | None:
+def _kept(flight: Flight, runtime: Runtime) -> CachedAnswer | None:
     """The answer as it is kept; None for one that is not whole, failed, is too large, or calls tools against the policy."""
     x, recording = flight.leader, flight.recording
     whole = recording.is_complete and x.failure is None and recording.status == 200
@@ -135,7 +129,7 @@ def _kept(flight: Flight, runtime: Runtime, leader_asked_usage: bool) -> CachedA
         headers=tuple(pair for pair in pairs if pair[0].lower() != "content-type"),
         body=body,
         usage=None if x.figures is None else orjson.dumps(x.figures),
-        usage_asked=x.usage_asked or leader_asked_usage,
+        usage_asked=x.usage_asked or x.wants_usage,
         cost_nanousd=None if x.bill is None else x.bill.charge.cost_nanousd,
         labels=labels_of(x, x.target),
         stored_at_s=runtime.wall(),

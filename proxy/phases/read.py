@@ -9,7 +9,7 @@ from proxy.core.dialect import DIALECTS
 from proxy.core.failure import Failure, FailureKind
 from proxy.phases.call import WITH_PARAMS
 from proxy.phases.exchange import Bill, Exchange
-from proxy.phases.flight import Flight, asks_usage, labels_of
+from proxy.phases.flight import Flight, labels_of
 from proxy.phases.replay import own_headers
 from proxy.phases.runtime import Runtime
 from proxy.phases.watchdog import WRITE_S
@@ -82,10 +82,9 @@ async def _pass_on(x: Exchange, flight: Flight, downstream: Downstream, sent: li
 
 def _usage_filter(x: Exchange, flight: Flight) -> StreamTap | None:
     """What withholds usage that this client did not ask for, though it was asked for in the one call."""
-    if x.api not in WITH_PARAMS or x.body is None or asks_usage(x.body.fields):
+    if x.api not in WITH_PARAMS or x.wants_usage:
         return None
-    leader = flight.leader
-    asked = leader.usage_asked or (leader.body is not None and asks_usage(leader.body.fields))
+    asked = flight.leader.usage_asked or flight.leader.wants_usage
     return StreamTap(DIALECTS[x.api], choices=x.choices, withhold_usage=True) if asked else None
 
 

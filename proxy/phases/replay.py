@@ -1,7 +1,7 @@
 """An answer that is kept, given again: byte for byte, or in its other form."""
 
 import asyncio
-from typing import Any, Final
+from typing import Final
 from urllib.parse import quote
 
 import orjson
@@ -13,7 +13,6 @@ from proxy.core.cached_answer import CachedAnswer, Form
 from proxy.core.cost import Charge
 from proxy.core.ledger import CacheState
 from proxy.phases.exchange import Bill, Exchange
-from proxy.phases.flight import asks_usage
 from proxy.phases.runtime import Runtime
 from proxy.phases.watchdog import WRITE_S
 from proxy.ports import Downstream
@@ -69,15 +68,13 @@ async def _stream(x: Exchange, status: int, sent: list[tuple[str, str]], body: b
 
 def _body(x: Exchange, answer: CachedAnswer, *, streams: bool) -> bytes | None:
     """The bytes for this client; None where the answer has no such form."""
-    fields: dict[str, Any] = x.body.fields if x.body is not None else {}
-    wants_usage = asks_usage(fields)
     if x.streamed and not streams:
         return None
     if not streams:
         return answer.body if answer.form is Form.JSON else forms.to_json(x.api, answer.body)
     if answer.form is Form.JSON:
-        return forms.to_stream(x.api, answer.body, include_usage=wants_usage)
-    return answer.body if wants_usage or not answer.usage_asked else forms.without_usage(x.api, answer.body)
+        return forms.to_stream(x.api, answer.body, include_usage=x.wants_usage)
+    return answer.body if x.wants_usage or not answer.usage_asked else forms.without_usage(x.api, answer.body)
 
 
 def _bill(answer: CachedAnswer) -> Bill:

@@ -107,6 +107,7 @@ def test_whatever_stands_in_a_header(name: str, value: object) -> None:
         assert decode(encode(KEY, found), KEY) == found
         assert name in {
             "usage",
+            "usage_asked",
             "cost_nanousd",
             "status",
             "generation",
