@@ -6,6 +6,7 @@ route's policy says is held, and never more than the cost tier allows. Held by `
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from proxy.core.budget import usd
 from proxy.core.cost import (
@@ -20,8 +21,7 @@ from proxy.core.tariff import Tariff, Unpriced
 from proxy.terms import NanoUsd
 
 
-@dataclass(frozen=True, slots=True)
-class Afforded:
+class Afforded(NamedTuple):
     """It fits. ``output_cap``: the tokens a choice to insert; None: nothing. ``hold_nanousd``: what it costs at most."""
 
     output_cap: int | None

@@ -48,8 +48,7 @@ class UnpricedPolicy:
     ceiling_nanousd: NanoUsd = CEILING_DEFAULT
 
 
-@dataclass(frozen=True, slots=True)
-class Charge:
+class Charge(NamedTuple):
     """What is booked for one exchange, and where its price is known from."""
 
     cost_nanousd: NanoUsd

@@ -1,6 +1,6 @@
 """May this attempt be made? Can the exchange afford the target, do the breakers let it through, is it within the budgets?"""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from proxy.core.breaker import Rejection
 from proxy.core.failure import Failure
@@ -13,8 +13,7 @@ from proxy.phases.reserve import reserve
 from proxy.phases.runtime import Runtime
 
 
-@dataclass(frozen=True, slots=True)
-class Clearance:
+class Clearance(NamedTuple):
     """What an attempt goes with."""
 
     passage: Passage

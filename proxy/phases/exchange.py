@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from proxy.core.breaker import Admission, Rejection, Subject
 from proxy.core.cache_selector import Labels
@@ -18,8 +18,7 @@ from proxy.phases.upload import Upload
 from proxy.terms import DEFAULT_ACCOUNT, AccountId, Api, Commitment, ExchangeId, NanoUsd, Usage
 
 
-@dataclass(frozen=True, slots=True)
-class Quote:
+class Quote(NamedTuple):
     """What one attempt may cost at most, and under which terms. ``output_cap``: what is inserted in the client's stead."""
 
     terms: Terms
@@ -27,8 +26,7 @@ class Quote:
     output_cap: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Bill:
+class Bill(NamedTuple):
     """What the relayed answer has used, as far as the provider says and in all, and what it costs."""
 
     reported: Usage | None

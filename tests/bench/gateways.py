@@ -30,9 +30,15 @@ LOG_TAIL_BYTES: Final = 2000
 # Nothing of the caller's shell may change what is measured or let a gateway speak to anyone but the upstream.
 PASSED_VARIABLES: Final = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV")
 
+# Priced, and under budgets, as with the file that ships: a server of one's own would cost nothing to price.
 PENSTOCK_CONFIG: Final = """\
 providers:
-  sim: {{like: vllm, base_url: "http://127.0.0.1:{upstream}/v1", allow_private: true}}
+  sim:
+    like: vllm
+    base_url: "http://127.0.0.1:{upstream}/v1"
+    allow_private: true
+    price: {{"*": {{input: 0.15, output: 0.60}}}}
+budgets: {{daily: 1000000, monthly: 9000000}}
 routes:
   bench: {{tiers: [sim/penstock-demo]}}
 """
