@@ -1,11 +1,14 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 import uvloop
 
+from proxy.server import build
+from proxy.server.outbox import Outbox
 from proxy.simulator.server import Simulator
 from tests.gateway import Gateway, start_gateway
 from tests.postgres import Postgres
@@ -90,6 +93,12 @@ async def start() -> AsyncIterator[Start]:
         await gateway.stop()
     for _ in range(5):
         await asyncio.sleep(0)  # what was just closed gives its sockets back in the loop's next turns
+
+
+@pytest.fixture
+def rows_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows are in the ledger at once, where what gathers them for a quarter of a second is not what is tested."""
+    monkeypatch.setattr(build, "Outbox", partial(Outbox, batch_s=0.01))
 
 
 @pytest.fixture

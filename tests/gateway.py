@@ -16,6 +16,7 @@ import orjson
 
 from proxy.config.resolve import parse
 from proxy.core.ledger import LedgerRow
+from proxy.core.routing import RoutingTable
 from proxy.edge.admin.shell import AdminKey
 from proxy.phases.runtime import Runtime
 from proxy.server.serve import Options, Service
@@ -124,11 +125,15 @@ async def start_gateway(
     redis_url: str | None = None,
     database_url: str | None = None,
     data: Path | None = None,
+    change: Callable[[RoutingTable], RoutingTable] = lambda table: table,
     **options: Any,
 ) -> Gateway:
-    """``options``: more of `Options`. Without ``admin_key`` the admin API is off; without ``data`` nothing is kept."""
+    """``options``: more of `Options`. Without ``admin_key`` the admin API is off; without ``data`` nothing is kept.
+
+    ``change``: of the table, for what a file cannot say.
+    """
     log = RecordingLog()
-    table = parse(config, "routes.yaml", environ or {})
+    table = change(parse(config, "routes.yaml", environ or {}))
     asked = Options(Path("routes.yaml"), port=0, demo=demo, drain_s=0.2, **options)
     folder = None if data is not None else tempfile.TemporaryDirectory(prefix="penstock-", ignore_cleanup_errors=True)
     kept = data if folder is None else Path(folder.name)

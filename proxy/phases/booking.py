@@ -34,10 +34,10 @@ def intent(x: Exchange, plan: Plan, attempt: Attempt, wall: float) -> Intent:
     )
 
 
-def row(x: Exchange, runtime: Runtime, bill: Bill | None, outcome: Outcome, now: float) -> LedgerRow:
-    """The row of an exchange that is over. ``bill`` None: nothing was relayed. ``now``: monotonic."""
-    wasted = sum(attempt.wasted_nanousd for attempt in x.attempts)
+def row(x: Exchange, runtime: Runtime, outcome: Outcome, now: float) -> LedgerRow:
+    """The row of an exchange that is over. ``now``: monotonic."""
     provider, model = _answered_by(x)
+    bill = x.bill
     used = None if bill is None else bill.used
     took_s = now - x.started
     return LedgerRow(
@@ -61,8 +61,8 @@ def row(x: Exchange, runtime: Runtime, bill: Bill | None, outcome: Outcome, now:
         output_tokens=0 if used is None else used.output_tokens,
         reasoning_tokens=0 if used is None else used.reasoning_tokens,
         estimated=used is not None and used.estimated,
-        cost_nanousd=NanoUsd(wasted if bill is None else bill.charge.cost_nanousd + wasted),
-        cost_source=_source(bill, wasted),
+        cost_nanousd=cost_of(x),
+        cost_source=cost_source_of(x),
         saved_nanousd=x.saved_nanousd,
         cache=x.cache,
         baseline_nanousd=None if bill is None else _baseline(x, runtime, bill),
@@ -89,10 +89,17 @@ def _request_id(x: Exchange) -> ExchangeId | None:
     return None if x.id == x.booked_as else x.id
 
 
-def _source(bill: Bill | None, wasted: int) -> CostSource:
-    if wasted:
+def cost_of(x: Exchange) -> NanoUsd:
+    """What the exchange costs: the answer that was relayed, and what attempts before it may have used."""
+    answered = 0 if x.bill is None else x.bill.charge.cost_nanousd
+    return NanoUsd(answered + sum(attempt.wasted_nanousd for attempt in x.attempts))
+
+
+def cost_source_of(x: Exchange) -> CostSource:
+    """Where its cost is known from. No figure of a provider's stands for what failed attempts may have used."""
+    if any(attempt.wasted_nanousd for attempt in x.attempts):
         return "estimated"
-    return "free" if bill is None else bill.charge.source.value
+    return "free" if x.bill is None else x.bill.charge.source.value
 
 
 def _baseline(x: Exchange, runtime: Runtime, bill: Bill) -> NanoUsd | None:

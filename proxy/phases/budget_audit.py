@@ -13,7 +13,7 @@ from typing import Final
 
 from proxy.core.budget import Audit, Book
 from proxy.core.local_slice import LocalSlices
-from proxy.phases.budget_books import KnownBook, KnownBooks
+from proxy.phases.budget_books import AUDITS_AFTER, KnownBook, KnownBooks
 from proxy.ports import Away, BudgetStore, ExchangeLog, SpendSource, StoreAway
 from proxy.terms import ExchangeId, NanoUsd
 
@@ -121,13 +121,16 @@ class BudgetAudit:
     async def _audit(self, known: KnownBook, now: float) -> None:
         soon = known.audits_soon > 0
         known.audit_at = now + (AUDIT_SOON_S if soon else AUDIT_EVERY_S)
-        if not soon and not known.touched:
+        if not soon and not known.audits_left:
             return
-        known.touched = False
+        known.audits_left = max(0, known.audits_left - 1)
         apart_ms = int((AUDIT_SOON_S if soon else AUDIT_EVERY_S) * 500)  # half, so that clocks may differ
         book = known.claim.book
         try:
             audit = await self._store.audit(book, apart_ms)
+            if audit is not None and audit.open_ids:
+                # What is open may be a dead worker's, whose cost comes by the ledger alone once its lease is over.
+                known.audits_left = AUDITS_AFTER
             repaired = audit is not None and await self._repair(book, audit)
         except StoreAway:
             return  # when it is back there are two audits soon

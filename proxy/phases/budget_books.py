@@ -2,11 +2,15 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
 
 from proxy.core.budget import AlertLevel, Book, Claim, Standing, level_of
 from proxy.core.budget_words import BudgetAlert
 from proxy.core.payer import Limit
 from proxy.terms import NanoUsd
+
+# After the last exchange. The first one moves the mark behind it, the second one sees what became of it.
+AUDITS_AFTER: Final = 2
 
 
 @dataclass(slots=True)
@@ -20,7 +24,7 @@ class KnownBook:
     to_tell: AlertLevel = AlertLevel.NONE
     audit_at: float = 0.0
     audits_soon: int = 0
-    touched: bool = True
+    audits_left: int = AUDITS_AFTER
 
     def alert(self, level: AlertLevel, standing: Standing, at: float) -> BudgetAlert:
         window = self.claim.book.window
@@ -55,7 +59,7 @@ class KnownBooks:
         known = self._books.get(claim.book)
         if known is None:
             known = self._books[claim.book] = KnownBook(claim, limit.alert_nanousd, audit_at=audit_at)
-        known.claim, known.alert_nanousd, known.touched = claim, limit.alert_nanousd, True
+        known.claim, known.alert_nanousd, known.audits_left = claim, limit.alert_nanousd, AUDITS_AFTER
         return known
 
     def heard(self, book: Book, standing: Standing, refused_amount: int | None = None) -> bool:

@@ -19,11 +19,16 @@ from proxy.terms import DEFAULT_ACCOUNT, AccountId, Api, Commitment, ExchangeId,
 
 
 class Quote(NamedTuple):
-    """What one attempt may cost at most, and under which terms. ``output_cap``: what is inserted in the client's stead."""
+    """What one attempt may cost at most, and under which terms.
+
+    ``output_cap``: what is inserted in the client's stead. ``output_tokens_max``: what no answer can exceed, all choices
+    together; None: nobody caps it.
+    """
 
     terms: Terms
     hold_nanousd: NanoUsd
     output_cap: int | None = None
+    output_tokens_max: int | None = None
 
 
 class Bill(NamedTuple):
@@ -90,6 +95,7 @@ class Exchange:
     status: int = 0
     failure: Failure | None = None
     figures: dict[str, Any] | None = None  # raw usage, see `usage.normalise`
+    answer_whole: bool = False  # the target said all that it had to say, so its report is its last word
     reported_cost: NanoUsd | None = None  # in a header of the answer
     guessed_output: int = 0  # tokens of an answer that reports none
     bill: Bill | None = None

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from proxy.core.breaker import Rejection
-from proxy.core.failure import Failure, FailureKind
+from proxy.core.failure import Failure, FailureKind, Rejected
 from proxy.core.pace import Pace
 from proxy.core.retry_budget import RetryBudget
 from proxy.core.routing import Plan
@@ -108,15 +108,31 @@ async def _second(x: Exchange, runtime: Runtime, plan: Plan, way: Tour, hedging:
     if not runtime.retry_budget.try_take(runtime.now()):
         hedging.budget.give_back()
         return None
+    begun: _Try | None = None
+    try:
+        begun = await _hedge(x, runtime, plan, way)
+    finally:
+        if begun is None:
+            hedging.budget.give_back()
+            runtime.retry_budget.give_back()
+    return begun
+
+
+async def _hedge(x: Exchange, runtime: Runtime, plan: Plan, way: Tour) -> _Try | None:
     step = way.next()
-    cleared = None if step is None else await clear(x, runtime, plan, step.target)
-    if step is not None and isinstance(cleared, Clearance):
-        return _begin(x, runtime, plan, step, cleared)
-    if step is not None and isinstance(cleared, Rejection):
+    if step is None:
+        return None
+    cleared = await clear(x, runtime, plan, step.target)
+    if isinstance(cleared, Rejection):
         x.rejections.append((step.target, cleared))
-    hedging.budget.give_back()
-    runtime.retry_budget.give_back()
-    return None
+        return None
+    if isinstance(cleared, Failure):
+        x.unaffordable.append(cleared)
+        return None
+    try:
+        return _begin(x, runtime, plan, step, cleared)
+    except Rejected:  # it cannot be written down; what is under way is, and goes on
+        return None
 
 
 async def _first_content(way: Tour, runtime: Runtime, tries: list[_Try]) -> _Try | None:

@@ -11,6 +11,7 @@ from proxy.core.pricing import Terms
 from proxy.core.prompt import Prompt, measure
 from proxy.core.routing import Plan, Target
 from proxy.core.tariff import LOCAL, Tariff
+from proxy.phases.accept import UPLOAD_BYTES_MAX
 from proxy.phases.call import OUTPUT_CAPS, WITH_PARAMS
 from proxy.phases.exchange import Exchange, Quote
 from proxy.phases.runtime import Runtime
@@ -23,6 +24,7 @@ IMAGE_TOKENS_MADE_MAX: Final = 6240  # gpt-image-1, high quality, 1024 x 1536 (p
 AUDIO_BYTES_A_MS_MIN: Final = 2  # 16 kbit/s: speech is hardly ever packed tighter
 AUDIO_MS_A_TOKEN: Final = 100
 SPOKEN_TOKENS_A_CHARACTER: Final = 2
+OUTPUT_CAP_MAX: Final = 10**9  # larger than any answer: what a client says must not overflow the books
 RERANKED_A_SEARCH: Final = 100  # documents to a search unit (docs.cohere.com)
 
 _FREE: Final = Quote(Terms(LOCAL), NanoUsd(0))
@@ -47,23 +49,26 @@ def quote(x: Exchange, runtime: Runtime, plan: Plan, target: Target) -> Quote | 
     if x.api is Api.MODERATIONS and not isinstance(terms.price.tariff, Tariff):
         terms = replace(terms, unpriced=_FREE_IF_UNPRICED)  # OpenAI bills none, and lists no price for it
     at_s = x.admitted_ms // 1000
+    said: int | None = None
     if x.api not in CAPPED:
         found = afford(terms, _bounds(x), at_s, output_cap=0)
     else:
         cap = _cap(x, plan)
-        expected = 0 if cap.said else runtime.output_sizes.p99(target.name)
+        said = cap.tokens
+        expected = runtime.output_sizes.p99(target.name) if said is None else 0
         found = afford(
             terms,
             _bounds(x),
             at_s,
-            output_cap=cap.tokens,
+            output_cap=said,
             choices=_generated(x),
             may_insert=not cap.said,
             expected=expected,
         )
     if isinstance(found, NotAfforded):
         return _refusal(target, found)
-    return Quote(terms, found.hold_nanousd, found.output_cap)
+    capped = found.output_cap if said is None else said
+    return Quote(terms, found.hold_nanousd, found.output_cap, None if capped is None else capped * _generated(x))
 
 
 def _cap(x: Exchange, plan: Plan) -> _Cap:
@@ -71,7 +76,7 @@ def _cap(x: Exchange, plan: Plan) -> _Cap:
     said = [fields[name] for name in OUTPUT_CAPS if name in fields]
     if not said and plan.params and x.api in WITH_PARAMS:
         said = [int(value) for name, value in plan.params if name in OUTPUT_CAPS and value.isdigit()]
-    caps = [value for value in said if type(value) is int and value > 0]
+    caps = [int(min(value, OUTPUT_CAP_MAX)) for value in said if type(value) in (int, float) and value >= 1]
     return _Cap(bool(said), max(caps) if caps else None)
 
 
@@ -82,7 +87,9 @@ def _bounds(x: Exchange) -> Bounds:
     match x.api:
         case Api.IMAGES | Api.IMAGE_EDITS:
             made = x.choices
-            return replace(limits, images=made, output_tokens=made * IMAGE_TOKENS_MADE_MAX, has_images=True)
+            taken = limits.input_tokens if x.upload is None else cost.IMAGE_TOKENS_MAX
+            output = made * IMAGE_TOKENS_MADE_MAX
+            return replace(limits, input_tokens=taken, images=made, output_tokens=output, has_images=True)
         case Api.SPEECH:
             spoken = _characters(fields.get("input"))
             return replace(limits, characters=spoken, output_tokens=spoken * SPOKEN_TOKENS_A_CHARACTER, has_audio=True)
@@ -91,9 +98,7 @@ def _bounds(x: Exchange) -> Bounds:
             heard = heard_ms // AUDIO_MS_A_TOKEN
             return replace(limits, audio_ms=heard_ms, input_tokens=heard, output_tokens=heard, has_audio=True)
         case Api.RERANK:
-            documents = fields.get("documents")
-            count = len(documents) if type(documents) is list else 1
-            return replace(limits, searches=max(1, -(-count // RERANKED_A_SEARCH)))
+            return replace(limits, searches=searches(x))
         case _:
             return limits
 
@@ -105,10 +110,18 @@ def prompt_of(x: Exchange) -> Prompt:
     return x.prompt
 
 
+def searches(x: Exchange) -> int:
+    """How many search units a rerank is."""
+    documents = x.body.fields.get("documents") if x.body is not None else None
+    return max(1, -(-len(documents) // RERANKED_A_SEARCH)) if type(documents) is list else 1
+
+
 def _generated(x: Exchange) -> int:
-    """How many choices are generated: `best_of` makes more than it shows."""
-    best_of = x.body.fields.get("best_of") if x.body is not None and x.api is Api.COMPLETIONS else None
-    return max(x.choices, best_of) if type(best_of) is int else x.choices
+    """How many choices are generated: `best_of` makes more of each prompt than `n` shows."""
+    if x.body is None or x.api is not Api.COMPLETIONS:
+        return x.choices
+    shown, best_of = x.body.fields.get("n") or 1, x.body.fields.get("best_of")
+    return x.choices // shown * max(shown, best_of) if type(best_of) is int else x.choices
 
 
 def _characters(text: object) -> int:
@@ -116,8 +129,9 @@ def _characters(text: object) -> int:
 
 
 def _upload_bytes(x: Exchange) -> int:
+    """How long the body will be; where the client does not say it, as long as one may be."""
     length = x.headers.get("content-length", "")
-    return int(length) if length.isascii() and length.isdecimal() else x.request_bytes
+    return int(length) if length.isascii() and length.isdecimal() else UPLOAD_BYTES_MAX
 
 
 def _refusal(target: Target, found: NotAfforded) -> Failure:

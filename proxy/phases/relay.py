@@ -16,6 +16,7 @@ from proxy.core.failure import Failure, FailureKind
 from proxy.core.routing import Target
 from proxy.phases import stream_cost
 from proxy.phases.bill import bill
+from proxy.phases.booking import cost_of
 from proxy.phases.exchange import Exchange
 from proxy.phases.judge import Opening, stream_failure, wire_failure
 from proxy.phases.runtime import Runtime
@@ -97,7 +98,9 @@ class Relay:
             failure = None if tap.complete else _out_of_time(self.opening.target, kind)
         finally:
             self.x.figures, self.x.data_events = tap.figures, tap.data_events
+            self.x.answer_whole = tap.done or tap.ending  # whatever the client or the connection did then
         if failure is None:
+            self.x.answer_whole = True
             await self.downstream.end()
             self.x.commitment = Commitment.COMPLETE
             if tap.failed:  # the API's own ending says so, and the client has it
@@ -117,7 +120,7 @@ class Relay:
         tells_cost = isinstance(tap, StreamTap) and stream_cost.is_asked(self.x)
         try:
             while True:
-                if tells_cost and (tap.done or ended) and tap.complete:
+                if tells_cost and (tap.done or ended) and tap.complete and tap.on_boundary:
                     tells_cost = False
                     self.x.figures, self.x.data_events, self.x.relayed_bytes = tap.figures, events, relayed
                     data = stream_cost.with_cost(self.x, data)
@@ -210,5 +213,5 @@ def _own_headers(x: Exchange, target: Target) -> list[tuple[str, str]]:
     if cap is not None:
         own.append(("x-penstock-output-cap", str(cap)))
     if x.bill is not None:
-        own.append(("x-penstock-cost-usd", usd(x.bill.charge.cost_nanousd)))
+        own.append(("x-penstock-cost-usd", usd(cost_of(x))))
     return own

@@ -7,7 +7,6 @@ from proxy.phases.booking import row
 from proxy.phases.exchange import Exchange
 from proxy.phases.runtime import Runtime
 from proxy.phases.telling import outcome_of, tell
-from proxy.terms import Commitment
 
 
 def settle(x: Exchange, runtime: Runtime) -> None:
@@ -30,8 +29,8 @@ def _book(x: Exchange, runtime: Runtime, now: float) -> LedgerRow:
     if x.target is None:
         _write_off(x)  # what was recalled has no attempts
     elif x.bill is None:
-        x.bill = bill(x, whole=x.failure is None and x.commitment is Commitment.COMPLETE)
-    booked = row(x, runtime, x.bill, outcome_of(x), now)
+        x.bill = bill(x, whole=x.answer_whole)
+    booked = row(x, runtime, outcome_of(x), now)
     runtime.books.book(booked)
     runtime.budgets.settle(x.hold, booked.cost_nanousd)
     if x.cache != "off":

@@ -13,15 +13,20 @@ from proxy.config.resolve import parse
 from proxy.core.failure import FailureKind
 from proxy.phases import lifecycle, watchdog
 from proxy.phases.breakers import Breakers
+from proxy.phases.budgets import Budgets
 from proxy.phases.exchange import Exchange
 from proxy.phases.runtime import Runtime
 from proxy.ports import Call, ClientGone, Fault
 from proxy.stores.memory.breakers import MemoryBreakers
+from proxy.stores.memory.budgets import MemoryBudgets
 from proxy.stores.memory.cache import MemoryCache
 from proxy.stores.sqlite.ledger import SqliteLedger
 from proxy.terms import Api, ExchangeId
-from tests.books import RecordingBooks, budgets
+from tests.books import RecordingBooks
 from tests.gateway import RecordingLog
+from tests.ledger import FakeLedger
+from tests.money.stage import budget
+from tests.phases.budget_stage import Shielded
 
 EVENT = b'data: {"choices":[{"index":0,"delta":{"content":"a"},"finish_reason":null}]}\n\n'
 FINISH = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}],"usage":{"prompt_tokens":3}}\n\n'
@@ -163,21 +168,26 @@ class Scene:
         streamed, answers = SCRIPTS[script]
         table = parse(
             """
-providers: {a: {like: vllm, base_url: "http://127.0.0.1:1/v1"}, b: {like: vllm, base_url: "http://127.0.0.1:2/v1"}}
+providers:
+  a: {like: vllm, base_url: "http://127.0.0.1:1/v1", price: {m: {input: 1, output: 10, audio_minute: 0.01}}}
+  b: {like: vllm, base_url: "http://127.0.0.1:2/v1", price: {m: {input: 2, output: 20, audio_minute: 0.01}}}
 routes: {route: {tiers: [a/m, b/m]}}
 """,
             "routes.yaml",
             {},
         )
+        table = budget()(table)
         self.log = RecordingLog()
         self.upstream = FakeUpstream(answers, streamed=streamed)
         body = orjson.dumps({"model": "route", "stream": streamed, "messages": []})
         self.downstream = FakeDownstream(body, gone_at=gone_at)
         self.breakers = Breakers(MemoryBreakers(time.monotonic), self.log, time.time)
         self.books = RecordingBooks()
+        self.store = Shielded(MemoryBudgets(lambda: int(time.time() * 1000)))
+        held = Budgets(self.store, FakeLedger(), on_alert=lambda _: None, log=self.log, wall=time.time, worker="test")
         self.cache = MemoryCache(time.monotonic)
         world = (table, self.upstream, self.log, time.monotonic, time.time, self.breakers)
-        self.runtime = Runtime(*world, budgets(self.log), self.books, SqliteLedger(Path("never opened")), self.cache)
+        self.runtime = Runtime(*world, held, self.books, SqliteLedger(Path("never opened")), self.cache)
         self.is_form = script.startswith("form")
         api, path = (
             (Api.TRANSCRIPTIONS, "/v1/audio/transcriptions") if self.is_form else (Api.CHAT, "/v1/chat/completions")
@@ -195,10 +205,20 @@ routes: {route: {tiers: [a/m, b/m]}}
         assert (row.id, row.outcome) == ("x", record["outcome"])
         assert len(self.books.intents) == len(self.x.attempts)
         assert not self.log.bugs
+        assert self.runtime.budgets.kept == 0
         assert all(reply.let_go for reply in self.upstream.replies)
         assert len(self.downstream.ends) <= 1
         assert not self.is_form or self.downstream.upload_body.closed or self.x.upload is None
         return record
+
+    async def check_budgets(self) -> None:
+        """What was settled is what stands in the row, and nothing is held."""
+        await self.runtime.budgets.close()
+        (row,) = self.books.rows
+        payers = self.runtime.table.budgets.payers()
+        for book in await self.runtime.budgets.snapshot(payers, time.time()):
+            assert (book["seen"], book["held_nanousd"]) in (("store", 0), ("ledger", 0))
+            assert book["spent_nanousd"] == (row.cost_nanousd if row.attempts else 0)
 
 
 OUTCOMES = {
@@ -241,6 +261,7 @@ async def test_cancelled_at_every_await_it_is_settled_once(script: str) -> None:
         if turns:
             record = scene.check()
             assert over or record["outcome"] in ("client_cancelled", OUTCOMES[script])
+            await scene.check_budgets()
         return over
 
     await _sweep(cancelled_after)
@@ -252,9 +273,25 @@ async def test_a_client_gone_at_every_write_is_settled_once(script: str) -> None
         scene = Scene(script, gone_at=writes)
         await scene.run()
         record = scene.check()
+        await scene.check_budgets()
         return bool(record["outcome"] != "client_cancelled")
 
     await _sweep(gone_at, first=0)
+
+
+async def test_a_client_gone_at_the_very_end_changes_nothing_of_the_bill() -> None:
+    """The stream's last event has come, and with it the provider's last word."""
+    rows = []
+    for writes in range(20):
+        scene = Scene("stream", gone_at=writes)
+        await scene.run()
+        if scene.check()["outcome"] == "ok":
+            break
+        rows.append(scene.books.rows[0])
+    assert len(rows) > 3
+    for row in rows[-2:]:  # gone as `[DONE]` was written, and as the stream was closed
+        assert (row.outcome, row.estimated, row.input_tokens) == ("client_cancelled", False, 3)
+    assert rows[1].estimated, "and before it there is none"
 
 
 async def _sweep(at: Callable[[int], Any], *, first: int = 1) -> None:
