@@ -1,6 +1,6 @@
 """What this worker knows of the books: how each stood when it last heard of it, and what is to be done about it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -61,6 +61,18 @@ class KnownBooks:
             known = self._books[claim.book] = KnownBook(claim, limit.alert_nanousd, audit_at=audit_at)
         known.claim, known.alert_nanousd, known.audits_left = claim, limit.alert_nanousd, AUDITS_AFTER
         return known
+
+    def noted(self, claims: Sequence[Claim], standings: Sequence[Standing]) -> bool:
+        """Take note of standings after a reservation. False where there is more to do about one: look at it by `heard`.
+
+        What is held tells nobody anything; what is spent has changed by a settlement, of which one hears too.
+        """
+        for claim, standing in zip(claims, standings, strict=True):
+            known = self._books.get(claim.book)
+            if known is None or known.standing is None or known.standing.epoch != standing.epoch:
+                return False
+            known.standing = standing
+        return True
 
     def heard(self, book: Book, standing: Standing, refused_amount: int | None = None) -> bool:
         """Take note of a standing. Returns whether the book's state was made again since the last one."""

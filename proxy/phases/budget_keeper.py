@@ -22,6 +22,7 @@ from proxy.phases.budget_books import KnownBook, KnownBooks
 from proxy.ports import AlertSink, Away, BudgetStore, ExchangeLog, StoreAway
 from proxy.terms import ExchangeId
 
+GATHER_S: Final = 0.005  # settlements that come together are delivered together: most of what each costs is the turn
 RETRY_S: Final = 0.25
 SETTLEMENTS_MAX: Final = 50_000
 SETTLEMENTS_A_TURN: Final = 200
@@ -136,6 +137,7 @@ class BudgetKeeper:
         """Until cancelled."""
         while True:
             await self._wait()
+            await asyncio.sleep(GATHER_S)
             if await self._turn():
                 continue
             await asyncio.sleep(RETRY_S)

@@ -196,8 +196,10 @@ class Budgets:
         return known is not None and known.standing is not None and bool(known.standing.epoch)
 
     def _told(self, lease: BudgetLease, answer: Reservation) -> Refused | bool:
-        books = _books_of(lease)
         index = answer.refused
+        if index is None and not self._keeper.away and self._books.noted(lease.claims, answer.standings):
+            return True
+        books = _books_of(lease)
         self._keeper.heard(dict(zip(books, answer.standings, strict=True)))
         if index is None:
             return True
