@@ -26,6 +26,15 @@ class KnownBook:
     audits_soon: int = 0
     audits_left: int = AUDITS_AFTER
 
+    def untold(self) -> tuple[AlertLevel, ...]:
+        """What there is to tell, in order: a book that comes to its limit in one go has passed the threshold too."""
+        if self.to_tell <= self.told:
+            return ()
+        passed = self.standing is not None and self.standing.spent_nanousd >= self.alert_nanousd
+        if self.to_tell is AlertLevel.LIMIT and self.told < AlertLevel.THRESHOLD and passed:
+            return AlertLevel.THRESHOLD, AlertLevel.LIMIT
+        return (self.to_tell,)
+
     def alert(self, level: AlertLevel, standing: Standing, at: float) -> BudgetAlert:
         window = self.claim.book.window
         return BudgetAlert(

@@ -22,7 +22,6 @@ from proxy.phases.budget_books import KnownBook, KnownBooks
 from proxy.ports import AlertSink, Away, BudgetStore, ExchangeLog, StoreAway
 from proxy.terms import ExchangeId
 
-GATHER_S: Final = 0.005  # settlements that come together are delivered together: most of what each costs is the turn
 RETRY_S: Final = 0.25
 SETTLEMENTS_MAX: Final = 50_000
 SETTLEMENTS_A_TURN: Final = 200
@@ -137,7 +136,6 @@ class BudgetKeeper:
         """Until cancelled."""
         while True:
             await self._wait()
-            await asyncio.sleep(GATHER_S)
             if await self._turn():
                 continue
             await asyncio.sleep(RETRY_S)
@@ -213,19 +211,22 @@ class BudgetKeeper:
 
     async def _tell(self) -> bool:
         for known in self._books:
-            if known.to_tell > known.told and not await self._tell_of(known):
-                return False
+            for level in known.untold():
+                if not await self._tell_of(known, level):
+                    return False
         return True
 
-    async def _tell_of(self, known: KnownBook) -> bool:
-        level, standing = known.to_tell, known.standing
+    async def _tell_of(self, known: KnownBook, level: AlertLevel) -> bool:
+        standing = known.standing
         try:
             mine = await self._store.alert(known.claim.book, level, self._worker)
         except StoreAway as why:
             self.store_away(why)
             return False
         self.store_answered()
-        known.told, known.to_tell = level, AlertLevel.NONE
+        known.told = level
+        if level == known.to_tell:
+            known.to_tell = AlertLevel.NONE
         if mine and standing is not None:
             self._on_alert(known.alert(level, standing, self._wall()))
         return True
