@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 
 import click
 
+from proxy.cli import explain_cache
 from proxy.cli.explain_money import PROMPT_TOKENS, Explained, cells, explained, paid_by, payers_as_json, too_dear
 from proxy.cli.explain_money import as_json as as_json_of
 from proxy.cli.options import EXIT_PROBLEMS, config_option, json_option, loaded
@@ -74,6 +75,7 @@ def _show(table: RoutingTable, asked: tuple[str, str], planned: Plan | Failure, 
         about = f" ({route.about})" if route is not None and route.about else ""
         click.echo(f"{asked[0]}: {what}{about}, by the {asked[1]} API")
         click.echo(f"timeouts: {_spelled(planned.timeouts)}")
+        click.echo(f"cache: {explain_cache.told(planned.cache)}")
         for line in paid_by(table):
             click.echo(line)
         click.echo(
@@ -100,8 +102,9 @@ def _as_json(
         "payers": payers_as_json(table),
     }
     if isinstance(planned, Plan):
-        return {**told, "route": planned.route, "timeouts": asdict(planned.timeouts), "error": None}
-    return {**told, "route": None, "timeouts": None, "error": planned.message}
+        found = {"route": planned.route, "timeouts": asdict(planned.timeouts)}
+        return {**told, **found, "cache": explain_cache.as_json(planned.cache), "error": None}
+    return {**told, "route": None, "timeouts": None, "cache": None, "error": planned.message}
 
 
 def _cells(rows: list[_Row]) -> list[tuple[str, ...]]:

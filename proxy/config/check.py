@@ -128,6 +128,8 @@ class _Checker:
             return self._at_key(path, "unknown key")
         if key in section.later:
             return self.too_early(path)
+        if key in section.elsewhere:
+            return self._at_key(path, f"unknown key '{key}'. Did you mean {section.elsewhere[key]}?")
         known = known_keys(section)
         hint = did_you_mean(key, known) or f" Known keys: {', '.join(known)}"
         return self._at_key(path, f"unknown key '{key[:80]}'.{hint}")

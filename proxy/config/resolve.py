@@ -13,6 +13,7 @@ from proxy.config import schema
 from proxy.config.address import expand, refusal
 from proxy.config.alerts import channels
 from proxy.config.budgets import budget_table
+from proxy.config.cache import policy
 from proxy.config.check import RESERVED, check
 from proxy.config.pricing import local, pricing
 from proxy.config.problem import ConfigError
@@ -91,6 +92,7 @@ def _table(file: schema.File, environ: Mapping[str, str], listening: frozenset[P
             enabled=entry.enabled,
             retry=_retry(retry, entry.retry),
             hedge=entry.hedge,
+            cache=policy(entry.cache, file.defaults.cache),
             drains=None if entry.on_disconnect is None else entry.on_disconnect == "drain",
             params=tuple((name, orjson.dumps(value)) for name, value in entry.params.items()),
         )

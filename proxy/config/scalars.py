@@ -13,6 +13,8 @@ from proxy.core import duration
 
 _DURATION: Final = r"[0-9]{1,9}(\.[0-9]{1,9})?(ms|s|m|h)"
 DURATION_S_MAX: Final = 24 * 3600.0  # a longer wait for one answer is a mistyped unit
+_TTL: Final = r"[0-9]{1,9}(\.[0-9]{1,9})?(ms|s|m|h|d)"
+TTL_S_MAX: Final = 30 * 24 * 3600.0  # no store keeps an answer for longer
 
 ACCOUNT_ID: Final = r"[A-Za-z0-9_.-]{1,64}"
 PROVIDER_ID: Final = r"[a-z0-9][a-z0-9._-]{0,63}"
@@ -69,6 +71,17 @@ def _duration(value: object) -> float:
         raise invalid(f"expected a duration longer than zero, got {shown(value)}")
     if seconds > DURATION_S_MAX:
         raise invalid(f"expected at most {DURATION_S_MAX / 3600:.0f}h, got {shown(value)}")
+    return seconds
+
+
+def _ttl(value: object) -> float:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        raise invalid(f"a duration needs a unit: {value}s, {value}m, {value}h or {value}d")
+    seconds = duration.parse(value) if isinstance(value, str) and re.fullmatch(_TTL, value) else None
+    if seconds is None:
+        raise invalid(f"expected a duration such as 90s, 5m, 1h or 7d, got {shown(value)}")
+    if not 0 < seconds <= TTL_S_MAX:
+        raise invalid(f"expected a duration longer than zero and at most {TTL_S_MAX / 86400:.0f}d, got {shown(value)}")
     return seconds
 
 
@@ -170,6 +183,11 @@ Duration = Annotated[
     float,
     BeforeValidator(_duration),
     WithJsonSchema({"type": "string", "pattern": f"^{_DURATION}$", "examples": ["500ms", "5s", "2m", "1h"]}),
+]
+CacheTtl = Annotated[
+    float,
+    BeforeValidator(_ttl),
+    WithJsonSchema({"type": "string", "pattern": f"^{_TTL}$", "examples": ["90s", "5m", "1h", "7d"]}),
 ]
 TargetName = Annotated[
     str,

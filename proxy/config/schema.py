@@ -7,7 +7,7 @@ version will know is refused by that name, so that nobody believes in a budget t
 import json
 import sys
 from collections.abc import Mapping
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, ClassVar, Final
 
 from pydantic import Discriminator, Field, Tag
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
@@ -16,6 +16,7 @@ from pydantic_core.core_schema import NullableSchema, WithDefaultSchema
 from proxy.config import money
 from proxy.config.alerts import Entries, WebhookEntry, entry_at
 from proxy.config.budgets import Budgets
+from proxy.config.cache import Cache, CacheEntry
 from proxy.config.scalars import (
     ACCOUNT_ID,
     PROVIDER_ID,
@@ -77,7 +78,7 @@ class Breaker(Section):
 class Defaults(Section):
     """What every route inherits."""
 
-    later = frozenset({"cache", "params"})
+    later = frozenset({"params"})
 
     timeouts: Timeouts = Field(default_factory=Timeouts, description="Waiting times of every route.")
     retry: DefaultRetry = Field(default_factory=DefaultRetry, description="Repeats on the same target.")
@@ -89,6 +90,7 @@ class Defaults(Section):
     cost_tier: str | None = Field(
         default=None, description="The most that a request may cost, by the tier's name, where a route names none."
     )
+    cache: Cache | None = Field(default=None, description="Whether answers are kept, and for how long; off if absent.")
 
 
 class ProviderEntry(Section):
@@ -184,7 +186,7 @@ Tier = Annotated[
 class RouteEntry(Section):
     """A task alias: what a client may ask for instead of a model."""
 
-    later = frozenset({"cache", "breaker", "balance", "budgets", "limits"})
+    later = frozenset({"breaker", "balance", "budgets", "limits"})
 
     about: str = Field(default="", max_length=500, description="What the route is for, in a few words.")
     tiers: list[Tier] = Field(
@@ -211,6 +213,9 @@ class RouteEntry(Section):
     cost_tier: str | None = Field(default=None, description="The most that a request may cost, by the tier's name.")
     unpriced: money.UnpricedEntry | None = Field(
         default=None, description="What to do with a target whose price nobody knows: reserve, reject or free."
+    )
+    cache: Cache | None = Field(
+        default=None, description="Whether answers are kept, and for how long; absent: as in defaults."
     )
     enabled: bool = Field(default=True, description="false switches the route off.")
 
@@ -248,7 +253,8 @@ class Ledger(Section):
 class File(Section):
     """Penstock's routes: providers, task aliases, and the names that tools already send."""
 
-    later = frozenset({"limits", "retry", "breaker", "cache", "prices"})
+    later = frozenset({"limits", "retry", "breaker", "prices"})
+    elsewhere: ClassVar[Mapping[str, str]] = {"cache": "routes.<name>.cache or defaults.cache"}
 
     providers: dict[str, ProviderEntry] = Field(
         default_factory=dict, description="Providers, merged over the built-in catalogue; the key is the provider's id."
@@ -300,9 +306,11 @@ SECTIONS: Final[Mapping[tuple[str, ...], type[Section]]] = {
     ("defaults", "timeouts"): Timeouts,
     ("defaults", "retry"): DefaultRetry,
     ("defaults", "breaker"): Breaker,
+    ("defaults", "cache"): CacheEntry,
     ("routes", "*"): RouteEntry,
     ("routes", "*", "timeouts"): Timeouts,
     ("routes", "*", "retry"): Retry,
+    ("routes", "*", "cache"): CacheEntry,
     ("routes", "*", "tiers", "*"): TierEntry,
     ("routes", "*", "tiers", "*", "targets", "*"): WeightedTarget,
     ("routes", "*", "tiers", "*", "targets", "*", "price"): money.PriceEntry,

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Mapping
 from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict
@@ -9,10 +10,14 @@ from pydantic_core import PydanticCustomError
 
 
 class Section(BaseModel):
-    """One mapping of the file. ``later`` are keys that a later version will know, and that are refused until then."""
+    """One mapping of the file. ``later`` are keys that a later version will know, and that are refused until then.
+
+    ``elsewhere`` maps a key that has its place in other sections to those.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
     later: ClassVar[frozenset[str]] = frozenset()
+    elsewhere: ClassVar[Mapping[str, str]] = {}
 
 
 def invalid(message: str) -> PydanticCustomError:

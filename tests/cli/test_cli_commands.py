@@ -113,6 +113,7 @@ def test_explain_a_route(runner: CliRunner) -> None:
     assert result.stdout == (
         "voice: route voice (Lowest latency), by the chat API\n"
         "timeouts: connect 5s, first_event 300s, idle 60s, silent 300s, total 60s\n"
+        "cache: off\n"
         "paid by: nobody, since no budget is set\n"
         "prices: USD for a million tokens; output cap: for a prompt of 1000 tokens that sets none\n"
         "\n"
@@ -144,12 +145,12 @@ def test_explain_what_a_route_may_cost(runner: CliRunner) -> None:
     Path("money.yaml").write_text(MONEY)
     lines = run(runner, "explain", "code", "--config", "money.yaml").stdout.splitlines()
     proxy = "the whole proxy (100.00 USD a day, 1000.00 USD a month, UTC)"
-    assert lines[2:4] == [
+    assert lines[3:5] == [
         f"paid by: account default (10.00 USD a day, UTC) and {proxy}",
         f"paid by (account acme): account acme (5.00 USD a day, Europe/Paris) and {proxy}",
     ]
     allowed = "and cost tier low allows 0.001 USD"
-    assert [" ".join(line.split()) for line in lines[7:]] == [
+    assert [" ".join(line.split()) for line in lines[8:]] == [
         "1 openai/cheap cheap 0.1 0.5 configured low 0.001 1800",
         f"- openai/dear 2 10 configured low 0.001 256 tokens of answer may cost 0.00456 USD with this prompt, {allowed}",
         "2 openai/capped capped 1 10 configured high 0.05 50",
@@ -190,6 +191,38 @@ def test_explain_goes_by_the_price_list(runner: CliRunner) -> None:
     assert one["cost_tier"] is None
 
 
+@pytest.mark.parametrize(
+    ("cache", "told", "as_json"),
+    [
+        (
+            "{ttl: 1h}",
+            "answers are kept for 1h, but none that calls tools; replay immediate",
+            (3600, False, "immediate"),
+        ),
+        (
+            "{ttl: 36h, tool_calls: true, replay: paced}",
+            "answers are kept for 36h, answers that call tools too; replay paced",
+            (129_600, True, "paced"),
+        ),
+        (
+            "{ttl: 1.5s}",
+            "answers are kept for 1.5s, but none that calls tools; replay immediate",
+            (1.5, False, "immediate"),
+        ),
+        (
+            "{ttl: 14d}",
+            "answers are kept for 14d, but none that calls tools; replay immediate",
+            (1_209_600, False, "immediate"),
+        ),
+    ],
+)
+def test_explain_what_a_route_keeps(runner: CliRunner, cache: str, told: str, as_json: tuple[object, ...]) -> None:
+    Path("kept.yaml").write_text(f"routes: {{kept: {{tiers: [openai/small], cache: {cache}}}}}")
+    assert f"\ncache: {told}\n" in run(runner, "explain", "kept", "--config", "kept.yaml").stdout
+    found = json.loads(run(runner, "explain", "kept", "--config", "kept.yaml", "--json").stdout)["cache"]
+    assert (found["ttl_s"], found["tool_calls"], found["replay"]) == as_json
+
+
 def test_explain_any_name(runner: CliRunner) -> None:
     result = run(runner, "explain", "gpt-4o", "--api", "responses", "--config", "routes.yaml")
     assert result.stdout.startswith("gpt-4o: a target named directly, by the responses API\n")
@@ -221,6 +254,7 @@ def test_explain_in_json(runner: CliRunner) -> None:
         ("groq/fast", "fast", "GROQ_API_KEY is not set"),
     ]
     assert told["timeouts"]["total_s"] == 60.0
+    assert told["cache"] is None
     assert told["error"] is None
 
 
