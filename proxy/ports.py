@@ -468,6 +468,11 @@ class CacheStore(Protocol):
     would be gone first (Redis).
     """
 
+    @property
+    def where(self) -> str:
+        """In a word, for operators: `memory`, `redis`."""
+        ...
+
     async def get(self, cache_key: CacheKey) -> Recalled: ...
 
     async def put(self, cache_key: CacheKey, answer: CachedAnswer) -> bool:

@@ -37,14 +37,16 @@ def asked(method: str, path: str, *, url: str | None, body: Mapping[str, object]
     environment = settings()
     try:
         where, key = address(url, environment), held_key(environment)
-        if where.scheme == "http" and where.host not in _LOOPBACK:
-            click.echo(
-                f"penstock: the admin key goes to {where} in clear; use https where others can listen.", err=True
-            )
+        warn_of_clear("the admin key", where)
         return ask(method, path, where, key, body)
     except NoAnswer as problem:
         click.echo(f"penstock: {problem}", err=True)
         sys.exit(EXIT_PROBLEMS)
+
+
+def warn_of_clear(what: str, where: "Address") -> None:
+    if where.scheme == "http" and where.host not in _LOOPBACK:
+        click.echo(f"penstock: {what} goes to {where} in clear; use https where others can listen.", err=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +63,13 @@ class Address:
         return f"{self.scheme}://{host}{'' if self.port is None else f':{self.port}'}{self.prefix}"
 
 
-def address(given: str | None, environment: Settings) -> Address:
-    """The server's: as given, as PENSTOCK_URL says, or this machine's. A base URL for SDKs, which ends in /v1, will do."""
-    text = given or environment.url or f"http://127.0.0.1:{environment.admin_port or environment.port or PORT}"
+def address(given: str | None, environment: Settings, *, admin: bool = True) -> Address:
+    """The server's: as given, as PENSTOCK_URL says, or this machine's. A base URL for SDKs, which ends in /v1, will do.
+
+    ``admin``: whether its admin API is meant, which may have a port of its own.
+    """
+    here = (environment.admin_port if admin else None) or environment.port or PORT
+    text = given or environment.url or f"http://127.0.0.1:{here}"
     who = "--url" if given else "PENSTOCK_URL"
     parts, port = _split(text, who)
     if (
@@ -126,7 +132,7 @@ def ask(method: str, path: str, where: Address, key: own_secrets.Held, body: Map
     except HTTPException:
         raise NoAnswer(f"what listens at {where} does not speak HTTP as a server does. {_ELSEWHERE}") from None
     except (OSError, UnicodeError) as error:  # UnicodeError: a host name that no resolver takes
-        raise _unreached(where, error) from None
+        raise unreached(where, error) from None
     finally:
         connection.close()
     if answer.length or len(raw) > ANSWER_BYTES_MAX:
@@ -145,21 +151,22 @@ def _connection(where: Address) -> "HTTPConnection":
     return kind(where.host, where.port, timeout=WAIT_S)
 
 
-def _unreached(where: Address, error: OSError | UnicodeError) -> NoAnswer:
+def unreached(where: Address, error: OSError | UnicodeError) -> NoAnswer:
+    """What to say where no connection came about."""
     if isinstance(error, ConnectionRefusedError):
         return NoAnswer(
             f"nothing listens at {where}. Start the server with `penstock serve`, or name one that runs with --url or "
             "PENSTOCK_URL."
         )
     why = (error.strerror if isinstance(error, OSError) else None) or str(error)
-    return NoAnswer(f"{where} cannot be reached: {_printable(why)}. Is --url or PENSTOCK_URL right?")
+    return NoAnswer(f"{where} cannot be reached: {printable(why)}. Is --url or PENSTOCK_URL right?")
 
 
 def _document(answer: "HTTPResponse", raw: bytes, where: Address, key: own_secrets.Held, path: str) -> Any:
     document: Any = None
     with contextlib.suppress(ValueError, RecursionError):
         document = json.loads(raw)
-    told = _message(document)
+    told = message_of(document)
     if answer.status == 200 and isinstance(document, dict):
         return document
     if not told:
@@ -183,13 +190,13 @@ def _refused(status: int, told: str, where: Address, key: own_secrets.Held, path
             return NoAnswer(f"the server at {where} answered {status}: {told}")
 
 
-def _message(document: Any) -> str:
+def message_of(document: Any) -> str:
     """The message of an error in the API's form, fit for a terminal."""
     error = document.get("error") if isinstance(document, dict) else None
     message = error.get("message") if isinstance(error, dict) else None
-    return _printable(message) if isinstance(message, str) else ""
+    return printable(message) if isinstance(message, str) else ""
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Without what would steer the terminal."""
     return "".join(letter if letter.isprintable() else " " for letter in text[:TOLD_CHARS_MAX])

@@ -3,8 +3,7 @@
 import asyncio
 import json
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -12,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 from proxy.cli.currency import currency_options
-from proxy.cli.options import EXIT_PROBLEMS, json_option, settings
+from proxy.cli.options import EXIT_INTERRUPTED, EXIT_PROBLEMS, json_option, settings
+from proxy.cli.progress import progress
 from proxy.cli.table import show
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from proxy.ports import Ledger
 
 FOLLOW_S: Final = 0.5
-EXIT_INTERRUPTED: Final = 130  # as a shell says it
 _DIMENSIONS: Final = ("provider", "model", "route", "account", "virtual_key", "tag")
 _VALUES_SHOWN: Final = 15
 _Result = TypeVar("_Result")
@@ -326,7 +325,7 @@ def export(form: str, output: Path | None, **filters: Any) -> None:
     async def work(ledger: "Ledger") -> int:
         last = await ledger.newest_seq()
         place = written = 0
-        with writing as write, _progress(last if output is not None else 0) as advance:
+        with writing as write, progress(last if output is not None else 0, "exporting") as advance:
             while place < last and (found := await ledger.booked(place, 2000, wanted)):
                 rows = [one.row for one in found if one.seq <= last]  # what comes meanwhile is for the next export
                 write(rows)
@@ -338,16 +337,6 @@ def export(form: str, output: Path | None, **filters: Any) -> None:
     written = _read(work)
     if output is not None:
         click.echo(f"{output}: {written} rows", err=True)
-
-
-@contextmanager
-def _progress(length: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar on a terminal; what is called with each step."""
-    if not length or not sys.stderr.isatty():
-        yield lambda _: None
-        return
-    with click.progressbar(length=length, label="exporting", file=sys.stderr) as bar:
-        yield bar.update
 
 
 def _read(work: "Callable[[Ledger], Awaitable[_Result]]") -> _Result:

@@ -16,6 +16,7 @@ COMMANDS: Final = {
     "providers": ("proxy.cli.providers", "List the providers, and why each is active or not; show one."),
     "breakers": ("proxy.cli.breakers", "Show and reset the running server's circuit breakers."),
     "budgets": ("proxy.cli.budgets", "Show what the running server's budgets have left."),
+    "cache": ("proxy.cli.cache", "Show, empty and warm the running server's cache."),
     "ledger": ("proxy.cli.ledger", "Show what was used and what it cost."),
     "simulate": ("proxy.cli.simulate", "Run the built-in scripted provider."),
     "convert": ("proxy.cli.convert", "Write a routes file from another proxy's configuration."),

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 EXIT_PROBLEMS: Final = 1
 EXIT_USAGE: Final = 2  # click's own, for a wrong option
+EXIT_INTERRUPTED: Final = 130  # as a shell says it
 
 _CHECKOUT: Final = Path(__file__).parents[2]
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -65,6 +66,16 @@ def settings() -> Settings:
 
 def json_option(command: _Command) -> _Command:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")(command)
+
+
+def key_option(command: _Command) -> _Command:
+    """`--key KEY`, for commands that ask as a client does."""
+    return click.option(
+        "--key",
+        envvar="OPENAI_API_KEY",
+        show_envvar=True,
+        help="The client key to ask with; better in the environment, where no process list shows it. Default: none.",
+    )(command)
 
 
 def config_path(given: Path | None) -> Path:

@@ -6,7 +6,7 @@ as it was last agreed on.
 
 from typing import Final
 
-from proxy.edge.admin import analytics, breakers, budgets, ledger, standing
+from proxy.edge.admin import analytics, breakers, budgets, cache, cache_warm, ledger, standing
 from proxy.edge.admin.endpoint import Endpoint
 from proxy.terms import Role
 
@@ -22,6 +22,9 @@ ENDPOINTS: Final = (
     Endpoint("GET", "/admin/breakers", Role.VIEWER, breakers.listed),
     Endpoint("POST", "/admin/breakers/reset", Role.ADMIN, breakers.reset, members=frozenset({"target"})),
     Endpoint("GET", "/admin/budgets", Role.VIEWER, budgets.listed, query=frozenset({"account"})),
+    Endpoint("GET", "/admin/cache", Role.VIEWER, cache.shown),
+    Endpoint("POST", "/admin/cache/invalidate", Role.ADMIN, cache.invalidate, members=cache.MEMBERS),
+    Endpoint("POST", "/admin/cache/warm", Role.ADMIN, cache_warm.warm, members=cache_warm.MEMBERS),
     Endpoint("GET", "/admin/config", Role.VIEWER, standing.config),
     Endpoint("GET", "/admin/ledger", Role.VIEWER, ledger.rows, query=ledger.QUERY),
     Endpoint("GET", "/admin/ledger/{id}", Role.VIEWER, ledger.one),

@@ -63,6 +63,8 @@ class _Held:
 class MemoryCache:
     """Shapes: ``now`` gives monotonic seconds."""
 
+    where: Final = "memory"
+
     def __init__(
         self, now: Callable[[], float], *, bytes_max: int = BYTES_MAX, entry_share: float = ENTRY_SHARE
     ) -> None:

@@ -45,6 +45,8 @@ EVENT: Final = "cache.invalidated"
 class RedisCache:
     """On a connection that others use too."""
 
+    where: Final = "redis"
+
     def __init__(self, connection: RedisConnection, *, bytes_max: int = BYTES_MAX) -> None:
         self._connection = connection
         self._bytes_max = bytes_max
