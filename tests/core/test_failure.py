@@ -43,6 +43,7 @@ BEYOND: dict[str, tuple[int | None, str]] = {
     "method_not_allowed": (405, "a path that is served, by another method"),
     "origin_not_allowed": (403, "a web page of an origin that is not listed"),
     "role_not_allowed": (403, "an admin endpoint that asks for a higher role; the contract's 403 is of routes"),
+    "not_cached": (504, "only-if-cached, and nothing is kept: RFC 9111, section 5.2.1.7"),
     "host_not_allowed": (421, "the admin API by a name that is not this server's"),
     "admin_unavailable": (503, "the admin API where no admin key could be had"),
     "store_unavailable": (503, "the admin API where the ledger cannot be read; requests go on without"),
@@ -84,7 +85,7 @@ def test_rows_agree_with_themselves(kind: FailureKind) -> None:
         assert row.tally is Tally.IGNORE, "a client's fault never counts against a target"
         assert not row.next_target
         assert row.again is Again.NEVER
-        assert row.status is None or 400 <= row.status < 500
+        assert row.status is None or 400 <= row.status < 500 or kind is FailureKind.NOT_CACHED  # RFC 9111 wants 504
     else:
         assert row.status is None or row.status >= 500 or row.status == 429
     if row.blame is Blame.PROXY:
