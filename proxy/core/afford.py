@@ -65,6 +65,17 @@ def afford(
     return Afforded(cap if output_cap is None else None, held)
 
 
+def afford_text(terms: Terms, input_tokens: int, output_tokens: int) -> NanoUsd | None:
+    """What `afford` would hold for a prompt of nothing but text and this output, where a price has one rate for each.
+
+    None: it takes a closer look. Most requests are such, and this takes a tenth of the time.
+    """
+    rates = terms.flat
+    if rates is None or terms.ceiling_nanousd is not None:
+        return None
+    return NanoUsd(-(-(input_tokens * rates.input + output_tokens * rates.output + rates.request) // 1000))
+
+
 def _cap(terms: Terms, limits: Bounds, at_s: int, choices: int) -> int | None:
     """What to insert; where nothing fits, the shortest that would be of use, which then is too dear."""
     if terms.ceiling_nanousd is None:

@@ -27,7 +27,9 @@ US_PER_DAY: Final = 86_400 * US_PER_S
 NOTHING: Final = NanoUsd(0)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(
+    slots=True, unsafe_hash=True
+)  # not frozen, though nobody changes one: that would treble what it costs to make
 class LedgerRow:
     """What the books keep of one exchange, whatever its end.
 

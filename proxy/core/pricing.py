@@ -6,13 +6,13 @@ leaves nothing behind; for a model that the list does not have it takes some 40 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from proxy.core.cost import UnpricedPolicy
 from proxy.core.currency import USD, Currency
 from proxy.core.pattern import Pattern, patterns
 from proxy.core.price_list import PriceList
-from proxy.core.tariff import LOCAL, Price, Tariff, unknown
+from proxy.core.tariff import LOCAL, Price, Tariff, Unpriced, unknown
 from proxy.terms import NanoUsd, PriceSource, ProviderId, RouteName, TargetName
 
 _DEFAULT_POLICY: Final = UnpricedPolicy()
@@ -62,6 +62,24 @@ class RouteRules:
     cost_tier: str | None = None
 
 
+class FlatRates(NamedTuple):
+    """The dearest that a token of text can be, each way, and a request. Units: pico-USD."""
+
+    input: int
+    output: int
+    request: int
+
+
+def _flat(tariff: Tariff | Unpriced) -> FlatRates | None:
+    """The rates of a tariff that always has the same, whatever the input's size; None for any other."""
+    if not isinstance(tariff, Tariff) or len(tariff.periods) > 1 or len(tariff.periods[0].tiers) > 1:
+        return None
+    rates = tariff.periods[0].tiers[0].rates
+    return FlatRates(
+        max(rates.input, rates.cached, rates.cache_write), max(rates.output, rates.reasoning), rates.request
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Terms:
     """What using one target in one route may cost, and what to do where nobody knows.
@@ -74,8 +92,10 @@ class Terms:
     output_tokens_max: int | None = None
     unpriced: UnpricedPolicy = _DEFAULT_POLICY
     cost_tier: str | None = None
+    flat: FlatRates | None = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "flat", _flat(self.price.tariff))
         if self.ceiling_nanousd is not None and self.ceiling_nanousd < self.unpriced.ceiling_nanousd:
             object.__setattr__(self, "unpriced", replace(self.unpriced, ceiling_nanousd=self.ceiling_nanousd))
 

@@ -40,7 +40,7 @@ class Prompt:
 
 def measure(body_bytes: int, fields: Mapping[str, Any]) -> Prompt:
     """What a request of `body_bytes` holds; `fields` are its parsed members."""
-    if _is_plain(fields):
+    if is_plain(fields):
         return Prompt(body_bytes)
     images = image_bytes = audio_bytes = 0
     keeps_an_hour = any(_an_hour(tool) for tool in _list(fields.get("tools")) if type(tool) is dict)
@@ -73,7 +73,7 @@ def measure(body_bytes: int, fields: Mapping[str, Any]) -> Prompt:
     )
 
 
-def _is_plain(fields: Mapping[str, Any]) -> bool:
+def is_plain(fields: Mapping[str, Any]) -> bool:
     """Whether it is a chat of texts alone, as most are."""
     messages = fields.get("messages")
     if type(messages) is not list or len(messages) > PARTS_MAX or not fields.keys() <= _PLAIN:

@@ -3,13 +3,14 @@
 from dataclasses import dataclass, replace
 from typing import Final
 
-from proxy.core import cost
-from proxy.core.afford import NotAfforded, afford
+from proxy.core import cost, prompt
+from proxy.core.afford import NotAfforded, afford, afford_text
 from proxy.core.cost import Bounds, UnpricedMode, UnpricedPolicy
 from proxy.core.failure import Failure, FailureKind
 from proxy.core.pricing import Terms
 from proxy.core.prompt import Prompt, measure
 from proxy.core.routing import Plan, Target
+from proxy.core.splice import Body
 from proxy.core.tariff import LOCAL, Tariff
 from proxy.phases.accept import UPLOAD_BYTES_MAX
 from proxy.phases.call import OUTPUT_CAPS, WITH_PARAMS
@@ -56,6 +57,11 @@ def quote(x: Exchange, runtime: Runtime, plan: Plan, target: Target) -> Quote | 
         cap = _cap(x, plan)
         said = cap.tokens
         expected = runtime.output_sizes.p99(target.name) if said is None else 0
+        if terms.output_tokens_max is None and x.body is not None and _is_text(x.api, x.body):
+            tokens = said or max(cost.OUTPUT_TOKENS_DEFAULT, expected)
+            held = afford_text(terms, -(-len(x.body.raw) // cost.TEXT_BYTES_A_TOKEN), tokens * x.choices)
+            if held is not None:
+                return Quote(terms, held, None, None if said is None else said * x.choices)
         found = afford(
             terms,
             _bounds(x),
@@ -101,6 +107,11 @@ def _bounds(x: Exchange) -> Bounds:
             return replace(limits, searches=searches(x))
         case _:
             return limits
+
+
+def _is_text(api: Api, body: Body) -> bool:
+    """Whether a request holds nothing but text, and generates what it shows."""
+    return api is Api.CHAT and prompt.is_plain(body.fields)
 
 
 def prompt_of(x: Exchange) -> Prompt:

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.core.afford import Afforded, NotAfforded, afford
+from proxy.core.afford import Afforded, NotAfforded, afford, afford_text
 from proxy.core.cost import Bounds, UnpricedMode, UnpricedPolicy, worst_case
 from proxy.core.pricing import Terms
-from proxy.core.tariff import LOCAL, Price, Tariff, flat, rates, unknown
+from proxy.core.tariff import LOCAL, Period, Price, Tariff, Tier, flat, rates, unknown
 from proxy.terms import NanoUsd, PriceSource
 
 PROMPT = Bounds(1000)
@@ -100,3 +100,41 @@ def test_the_cap_is_the_largest_whose_worst_case_fits(
         assert found.hold_nanousd == worst_case(Bounds(1000, found.output_cap * choices), tariff, 0)
     else:
         assert not fits(min(256, largest))
+
+
+RATE = st.integers(0, 10**9)
+
+
+@given(
+    tariff=st.builds(
+        lambda tiers, since: Tariff((Period(tuple(tiers), since),)),
+        st.lists(
+            st.builds(
+                lambda above, **named: Tier(above, rates(**named)),
+                st.integers(0, 1000),
+                input=RATE,
+                output=RATE,
+                cached=st.none() | RATE,
+                cache_write=st.none() | RATE,
+                cache_write_1h=st.none() | RATE,
+                reasoning=st.none() | RATE,
+                audio_input=st.none() | RATE,
+                image_output=st.none() | RATE,
+                request=RATE,
+            ),
+            min_size=1,
+            max_size=2,
+        ),
+        st.none() | st.just(5),
+    ),
+    input_tokens=st.integers(0, 10**7),
+    cap=st.integers(0, 10**6),
+    choices=st.integers(1, 8),
+)
+def test_text_is_held_for_as_by_the_long_way(tariff: Tariff, input_tokens: int, cap: int, choices: int) -> None:
+    terms = Terms(Price(tariff, PriceSource.LISTED))
+    short = afford_text(terms, input_tokens, cap * choices)
+    long = afford(terms, Bounds(input_tokens), 10, output_cap=cap, choices=choices)
+    assert isinstance(long, Afforded)
+    assert short == (long.hold_nanousd if len(tariff.periods[0].tiers) == 1 else None)
+    assert afford_text(Terms(Price(tariff, PriceSource.LISTED), NanoUsd(1)), input_tokens, cap) is None
