@@ -71,7 +71,7 @@ async def crowd(gateway: Gateway, count: int, *, stream: bool, **more: Any) -> l
 @pytest.mark.parametrize("stream", [False, True])
 async def test_200_at_once_are_one_call(open_gateway: Any, upstream: Simulator, stream: bool) -> None:
     """F107: one upstream call, 200 whole answers, one cost in the books."""
-    gateway = await open_gateway("slow:5ms" if stream else "delay:100ms")
+    gateway = await open_gateway("slow:20ms" if stream else "delay:500ms")
     answers = await crowd(gateway, 200, stream=stream)
     assert {answer.status for answer in answers} == {200}
     assert {answer.end for answer in answers} == {"whole"}
