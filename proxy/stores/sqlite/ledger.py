@@ -76,7 +76,8 @@ _PAGE: Final = (
 _PAGES: Final = {False: _PAGE.format(account=""), True: _PAGE.format(account=_OF_ACCOUNT)}
 _BOOKED: Final = (
     f"SELECT seq, {_NAMES} FROM ledger WHERE seq > :seq "  # noqa: S608
-    "AND (:account IS NULL OR account = :account) AND started_us >= :since_us AND started_us < :until_us "
+    # The plus keeps SQLite from walking the index by time, which it takes for the better way: 90 ms of a million rows.
+    "AND (:account IS NULL OR account = :account) AND +started_us >= :since_us AND +started_us < :until_us "
     f"{_WANTED} ORDER BY seq LIMIT :limit"
 )
 # Clients choose request ids, so a row's own id comes first.
