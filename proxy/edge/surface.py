@@ -25,6 +25,7 @@ from proxy.phases import lifecycle
 from proxy.phases.accept import FORMS
 from proxy.phases.ask import NOT_WRITABLE
 from proxy.phases.exchange import Exchange
+from proxy.phases.flight import landed
 from proxy.phases.refuse import refuse
 from proxy.phases.runtime import Runtime
 from proxy.phases.telling import tell
@@ -52,10 +53,13 @@ class Surface:
     async def drain(self, patience_s: float) -> None:
         """Refuse what is new and wait until what runs is over; after `patience_s` tell what still runs to end."""
         self._draining = True
+        ends_at = self.runtime.now() + patience_s
         await self._until_idle(patience_s)
-        if self.running:
+        await landed(self.runtime, max(ends_at - self.runtime.now(), 0.0))
+        if self.running or self.runtime.flying:
             self.runtime.ticker.expire_all(FailureKind.SHUTTING_DOWN)
             await self._until_idle(LAST_WORDS_S)
+            await landed(self.runtime, LAST_WORDS_S)
 
     def hurry(self) -> None:
         """End the drain's patience."""

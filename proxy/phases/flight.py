@@ -13,6 +13,7 @@ from typing import Final
 import orjson
 
 from proxy.core import headers as header_rules
+from proxy.core.assembly import forms
 from proxy.core.cache_policy import CachePolicy
 from proxy.core.cache_selector import Labels
 from proxy.core.cached_answer import BODY_BYTES_MAX, CachedAnswer, Form
@@ -20,6 +21,7 @@ from proxy.core.failure import Failure, FailureKind, Rejected
 from proxy.core.routing import Plan, Target
 from proxy.phases import carry
 from proxy.phases.booking import tags_of
+from proxy.phases.call import WITH_PARAMS
 from proxy.phases.exchange import Bill, Exchange
 from proxy.phases.recording import Recording
 from proxy.phases.runtime import Runtime
@@ -35,9 +37,23 @@ _TOOLS: Final = re.compile(
 
 
 class Flight:
-    """One call that is under way. ``generation`` None: its answer cannot be kept. ``readers``: who still wants it."""
+    """One call that is under way. ``generation`` None: its answer cannot be kept. ``readers``: who still wants it.
 
-    __slots__ = ("bill", "cache_key", "generation", "leader", "leader_left", "policy", "readers", "recording", "task")
+    ``is_left``: nobody flies it (any more), which says nothing of the answer. It is over soon, and joined by nobody.
+    """
+
+    __slots__ = (
+        "bill",
+        "cache_key",
+        "generation",
+        "is_left",
+        "leader",
+        "leader_left",
+        "policy",
+        "readers",
+        "recording",
+        "task",
+    )
 
     def __init__(
         self, leader: Exchange, cache_key: CacheKey, policy: CachePolicy, generation: Generation | None
@@ -48,23 +64,38 @@ class Flight:
         self.generation = generation
         self.recording = Recording()
         self.readers = 0
+        self.is_left = False
         self.leader_left = False
         self.bill: Bill | None = None
         self.task: asyncio.Task[None] | None = None
 
     def start(self, runtime: Runtime, plan: Plan) -> None:
         self.leader.is_recorded = True
-        self.task = asyncio.create_task(_fly(self, runtime, plan))
+        self.task = task = asyncio.create_task(_fly(self, runtime, plan))
+        runtime.flying.add(task)
+        task.add_done_callback(lambda done: _landed(self, runtime, done))
 
     def leave(self) -> None:
         """One reader less. With the last one the call is given up, but where its answer is read to its end anyhow."""
         self.readers -= 1
         if not self.readers and not self.recording.is_over and self.task is not None and not self.leader.outlives:
+            self.is_left = True
             self.task.cancel()
+
+    def may_be_joined(self, x: Exchange) -> bool:
+        """Whether what comes of it will do for another exchange with the same key."""
+        leader, body = self.leader, self.leader.body
+        if self.is_left or self.recording.is_large:
+            return False
+        if x.streamed and not leader.streamed and not forms.has_stream(x.api):
+            return False
+        # A leader who says in its `stream_options` that it wants no usage is not overruled.
+        is_silent = leader.streamed and not leader.wants_usage and body is not None and "stream_options" in body.fields
+        return not (is_silent and x.api in WITH_PARAMS and (x.wants_usage or not x.streamed))
 
 
 async def _fly(flight: Flight, runtime: Runtime, plan: Plan) -> None:
-    """Carry the leader's exchange out, keep its answer, and settle it."""
+    """Carry the leader's exchange out, settle it, and keep its answer."""
     x, recording = flight.leader, flight.recording
     renewing = asyncio.create_task(_renew(flight, runtime))
     try:
@@ -73,7 +104,7 @@ async def _fly(flight: Flight, runtime: Runtime, plan: Plan) -> None:
         except Rejected as rejected:
             x.failure, x.status = rejected.failure, rejected.failure.status
         except asyncio.CancelledError:
-            flight.leader_left = True
+            flight.is_left = flight.leader_left = True
         except Exception as error:  # noqa: BLE001 - a task of the loop: where its bug ends, and is told
             runtime.log.bug(x.id, error)
             x.failure = Failure(
@@ -85,19 +116,43 @@ async def _fly(flight: Flight, runtime: Runtime, plan: Plan) -> None:
             x.status = x.failure.status
     finally:
         renewing.cancel()
-        settle(x, runtime)
-        flight.bill = x.bill
-        if runtime.flights.get(flight.cache_key) is flight:
-            del runtime.flights[flight.cache_key]
-        if not recording.is_over or (x.failure is not None and recording.failure is None):
-            recording.fail(x.failure or Failure(FailureKind.INTERNAL, "The answer ended without a word."))
+        try:
+            settle(x, runtime)
+            flight.bill = x.bill
+        finally:  # whatever becomes of the books, nobody waits for a flight that is over
+            _end(flight, runtime)
+    await _keep(flight, runtime)
+
+
+def _end(flight: Flight, runtime: Runtime) -> None:
+    x, recording = flight.leader, flight.recording
+    if runtime.flights.get(flight.cache_key) is flight:
+        del runtime.flights[flight.cache_key]
+    if not recording.is_over or (x.failure is not None and recording.failure is None):
+        recording.fail(x.failure or Failure(FailureKind.INTERNAL, "The answer ended without a word."))
+
+
+async def _keep(flight: Flight, runtime: Runtime) -> None:
     answer = _kept(flight, runtime)
     try:
         if answer is not None:
             await runtime.cache.put(flight.cache_key, answer)
-        await runtime.cache.release(flight.cache_key, x.booked_as)
+        await runtime.cache.release(flight.cache_key, flight.leader.booked_as)
     except StoreAway as away:
         runtime.log.event("cache: an answer could not be kept", error=str(away))
+
+
+def _landed(flight: Flight, runtime: Runtime, task: asyncio.Task[None]) -> None:
+    runtime.flying.discard(task)
+    error = None if task.cancelled() else task.exception()
+    if error is not None:
+        runtime.log.bug(flight.leader.id, error)
+
+
+async def landed(runtime: Runtime, within_s: float) -> None:
+    """Wait for the flights that nobody waits for: their readers are gone, and what came is still to be kept."""
+    if runtime.flying:
+        await asyncio.wait(tuple(runtime.flying), timeout=within_s)
 
 
 async def _renew(flight: Flight, runtime: Runtime) -> None:

@@ -5,6 +5,8 @@ has its question apart from its scope and settings for that.
 """
 
 import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 from proxy.core import cache_control, cache_key
@@ -13,17 +15,21 @@ from proxy.core.cache_key import Uncacheable
 from proxy.core.cache_policy import CachePolicy
 from proxy.core.cached_answer import CachedAnswer
 from proxy.core.failure import Blame, Failure, FailureKind, Rejected
+from proxy.core.ledger import CacheState
 from proxy.core.routing import Plan
 from proxy.phases.call import WITH_PARAMS
 from proxy.phases.exchange import Exchange
 from proxy.phases.flight import LEASE_S, Flight
+from proxy.phases.giving import out_of_time
 from proxy.phases.read import read_recording
-from proxy.phases.replay import replay
+from proxy.phases.replay import Replay
 from proxy.phases.runtime import Runtime
+from proxy.phases.watchdog import Watchdog
 from proxy.ports import Downstream, StoreAway
-from proxy.terms import Api, CacheKey, Generation, RouteName
+from proxy.terms import Api, CacheKey, Commitment, Generation, RouteName
 
 TRIES: Final = 2  # as a follower of somebody who fails; after those the failure is told
+_ROUNDS_MAX: Final = 32  # of following those who leave before they have asked
 _NEVER: Final = frozenset({Api.COUNT_TOKENS, Api.PASSTHROUGH, Api.IMAGE_EDITS, Api.TRANSCRIPTIONS, Api.TRANSLATIONS})
 
 
@@ -39,117 +45,171 @@ async def recall(x: Exchange, runtime: Runtime, plan: Plan, policy: CachePolicy,
         if control.only_kept:
             raise Rejected(_not_cached())
         return False
-    answer, generation = await _look(runtime, key)
-    if (
-        answer is not None
-        and _will_do(answer, control, runtime.wall())
-        and await replay(x, runtime, answer, downstream)
-    ):
-        return True
-    if control.only_kept:
-        x.cache = "miss"
-        raise Rejected(_not_cached())
-    own = Flight(x, key, policy, generation)
-    if control.fresh or answer is not None:
-        x.cache = "refresh"
-        runtime.flights[key] = own
-        await _ride(x, runtime, plan, own, downstream)
-    else:
-        await _share(x, runtime, plan, own, downstream)
+    watchdog = runtime.ticker.watch(plan.timeouts, x.total_at)
+    try:
+        await Recall(x, runtime, plan, policy, downstream, watchdog, control, key).run()
+    except asyncio.CancelledError:
+        kind = watchdog.claim()
+        if kind is None or x.commitment is not Commitment.UNCOMMITTED:
+            raise  # a client that takes not even the end of an answer is as good as gone
+        raise Rejected(out_of_time(kind)) from None
+    finally:
+        runtime.ticker.release(watchdog)
     return True
 
 
-async def _share(x: Exchange, runtime: Runtime, plan: Plan, own: Flight, downstream: Downstream) -> None:
-    """Follow whoever fetches it, here or elsewhere; lead where nobody does, or where those have failed."""
-    for attempt in range(TRIES):
-        if attempt:
-            answer, own.generation = await _look(runtime, own.cache_key)
-            if answer is not None and await replay(x, runtime, answer, downstream, state="coalesced"):
-                return
-        flight = runtime.flights.get(own.cache_key)
-        if flight is None:
-            runtime.flights[own.cache_key] = own
-            if not await _fetched_elsewhere(x, runtime, own, downstream):
-                await _ride(x, runtime, plan, own, downstream)
-            return
-        if flight.leader.streamed is not x.streamed:
-            if await _wait_here(x, runtime, flight, downstream):
-                return
-            continue
-        failure = await _follow(x, runtime, flight, downstream)
-        if failure is None:
-            return
-        if failure.row.blame is Blame.CLIENT or failure.as_it_came or attempt + 1 == TRIES:
-            raise Rejected(failure)
-    x.cache = "miss"
-    await _ride(x, runtime, plan, own, downstream)
+@dataclass(slots=True)
+class Recall:
+    """One exchange that is answered without a call of its own, or with one that others share.
 
+    ``watchdog``: over this exchange's own task, which a flight's call is not part of.
+    """
 
-async def _fetched_elsewhere(x: Exchange, runtime: Runtime, flight: Flight, downstream: Downstream) -> bool:
-    """Wait for another instance that is at it, if one is. The flight is known here meanwhile: one asks for all."""
-    x.cache = "miss"
-    if flight.generation is None:
-        return False
-    try:
-        while not await _is_ours(x, runtime, flight.cache_key):
-            within_s = max(x.total_at - runtime.now(), 0.0)
-            held = await _wait_elsewhere(runtime, flight.cache_key, within_s)
-            if held is not None and await replay(x, runtime, held, downstream, state="coalesced"):
-                _give_up(runtime, flight)
-                return True
-            if held is not None or not within_s:
+    x: Exchange
+    runtime: Runtime
+    plan: Plan
+    policy: CachePolicy
+    downstream: Downstream
+    watchdog: Watchdog
+    control: CacheControl
+    cache_key: CacheKey
+
+    async def run(self) -> None:
+        answer, generation = await self._look()
+        if await self._replayed(answer):
+            return
+        if self.control.only_kept:
+            self.x.cache = "miss"
+            raise Rejected(_not_cached())
+        own = Flight(self.x, self.cache_key, self.policy, generation)
+        if self.control.fresh:
+            self.x.cache = "refresh"
+            self.runtime.flights[self.cache_key] = own
+            await self._ride(own)
+        else:
+            await self._share(own, "miss" if answer is None else "refresh")
+
+    async def _share(self, own: Flight, state: CacheState) -> None:
+        """Follow whoever fetches it, here or elsewhere; lead where nobody does, or where those have failed.
+
+        ``state``: of a leader; `refresh` where what is kept will not do.
+        """
+        x, flights = self.x, self.runtime.flights
+        failures = 0
+        for round_number in range(_ROUNDS_MAX):
+            if round_number:
+                answer, own.generation = await self._look()
+                if await self._replayed(answer, "coalesced"):
+                    return
+            flight = flights.get(self.cache_key)
+            if flight is None or not flight.may_be_joined(x):
+                x.cache = state
+                flights[self.cache_key] = own
+                if flight is not None or state == "refresh" or not await self._fetched_elsewhere(own):
+                    await self._ride(own)
+                return
+            if flight.leader.streamed is x.streamed:
+                failure = await self._follow(flight)
+                if failure is None:
+                    return
+            else:
+                failure = await self._wait_here(flight)
+            if flight.is_left and self.runtime.now() < x.total_at:
+                continue
+            failures += 1
+            if failure is not None and (failures == TRIES or self._is_final(failure)):
+                raise Rejected(failure)
+            if failures == TRIES:
                 break
-    except BaseException:
-        _give_up(runtime, flight)
-        raise
-    return False
+        x.cache = state
+        await self._ride(own)
+
+    def _is_final(self, failure: Failure) -> bool:
+        """Whether a call of one's own would fail as well, or there is no time for it."""
+        if failure.kind is FailureKind.SHUTTING_DOWN or self.runtime.now() >= self.x.total_at:
+            return True
+        return failure.row.blame is Blame.CLIENT or failure.as_it_came
+
+    async def _fetched_elsewhere(self, flight: Flight) -> bool:
+        """Wait for another instance that is at it, if one is. The flight is known here meanwhile: one asks for all."""
+        if flight.generation is None:
+            return False
+        x, runtime = self.x, self.runtime
+        try:
+            while not await _is_ours(x, runtime, self.cache_key):
+                within_s = max(x.total_at - runtime.now(), 0.0)
+                held = await _wait_elsewhere(runtime, self.cache_key, within_s)
+                if held is not None and await self._replayed(
+                    held, "coalesced", before=lambda: _give_up(runtime, flight)
+                ):
+                    return True
+                if held is not None or not within_s:
+                    break
+        except BaseException:
+            _give_up(runtime, flight)
+            raise
+        return False
+
+    async def _ride(self, flight: Flight) -> None:
+        """Start one's own flight and read it. Its task settles the exchange."""
+        flight.start(self.runtime, self.plan)
+        flight.readers += 1
+        try:
+            failure = await read_recording(self.x, self.runtime, flight, self.downstream, self.watchdog)
+        except BaseException:
+            flight.leader_left = True
+            raise
+        finally:
+            flight.leave()
+        if failure is not None:
+            raise Rejected(failure)
+
+    async def _follow(self, flight: Flight) -> Failure | None:
+        """Read somebody else's flight. A failure is one from before the first byte."""
+        self.x.cache = "coalesced"
+        flight.readers += 1
+        try:
+            return await read_recording(self.x, self.runtime, flight, self.downstream, self.watchdog)
+        finally:
+            flight.leave()
+
+    async def _wait_here(self, flight: Flight) -> Failure | None:
+        """The same question in the other form: wait until the answer is kept, which can be converted then."""
+        self.x.cache = "coalesced"
+        flight.readers += 1
+        try:
+            while not flight.recording.is_over:
+                await flight.recording.changed()
+            if flight.task is not None:
+                await asyncio.wait([flight.task])
+        finally:
+            flight.leave()
+        return None if flight.recording.is_complete else flight.recording.failure
+
+    async def _replayed(
+        self, answer: CachedAnswer | None, state: CacheState = "hit", before: Callable[[], None] | None = None
+    ) -> bool:
+        """Whether what is kept has answered. ``before``: done when it is clear that it will, before the client is asked to
+        take it.
+        """
+        if answer is None or not _will_do(answer, self.control, self.runtime.wall()):
+            return False
+        return await Replay(self.x, self.runtime, self.downstream, self.watchdog).give(answer, state, before)
+
+    async def _look(self) -> tuple[CachedAnswer | None, Generation | None]:
+        try:
+            recalled = await self.runtime.cache.get(self.cache_key)
+        except StoreAway:
+            return None, None
+        return recalled.answer, recalled.generation
 
 
 def _give_up(runtime: Runtime, flight: Flight) -> None:
-    """It is not flown after all: whoever followed already finds the answer in the cache."""
+    """It is not flown after all: whoever followed looks again."""
     if runtime.flights.get(flight.cache_key) is flight:
         del runtime.flights[flight.cache_key]
+    flight.is_left = True
     flight.recording.fail(Failure(FailureKind.SERVER_ERROR, "It was fetched elsewhere."))
-
-
-async def _ride(x: Exchange, runtime: Runtime, plan: Plan, flight: Flight, downstream: Downstream) -> None:
-    """Start one's own flight and read it. Its task settles the exchange."""
-    flight.start(runtime, plan)
-    flight.readers += 1
-    try:
-        failure = await read_recording(x, runtime, flight, downstream, is_leader=True)
-    except BaseException:
-        flight.leader_left = True
-        raise
-    finally:
-        flight.leave()
-    if failure is not None:
-        raise Rejected(failure)
-
-
-async def _follow(x: Exchange, runtime: Runtime, flight: Flight, downstream: Downstream) -> Failure | None:
-    """Read somebody else's flight. A failure is one from before the first byte."""
-    x.cache = "coalesced"
-    flight.readers += 1
-    try:
-        return await read_recording(x, runtime, flight, downstream, is_leader=False)
-    finally:
-        flight.leave()
-
-
-async def _wait_here(x: Exchange, runtime: Runtime, flight: Flight, downstream: Downstream) -> bool:
-    """The same question in the other form: the answer is converted once it is there."""
-    flight.readers += 1
-    try:
-        if flight.task is not None:
-            await asyncio.wait([flight.task])
-        else:
-            while not flight.recording.is_over:
-                await flight.recording.changed()
-    finally:
-        flight.leave()
-    answer, _ = await _look(runtime, flight.cache_key)
-    return answer is not None and await replay(x, runtime, answer, downstream, state="coalesced")
 
 
 async def _is_ours(x: Exchange, runtime: Runtime, key: CacheKey) -> bool:
@@ -165,14 +225,6 @@ async def _wait_elsewhere(runtime: Runtime, key: CacheKey, within_s: float) -> C
         return await runtime.cache.wait(key, within_s)
     except StoreAway:
         return None
-
-
-async def _look(runtime: Runtime, key: CacheKey) -> tuple[CachedAnswer | None, Generation | None]:
-    try:
-        recalled = await runtime.cache.get(key)
-    except StoreAway:
-        return None, None
-    return recalled.answer, recalled.generation
 
 
 def _will_do(answer: CachedAnswer, control: CacheControl, now: float) -> bool:

@@ -117,7 +117,7 @@ class Relay:
         events = tap.data_events
         relayed = 0
         fault: Fault | None = None
-        tells_cost = isinstance(tap, StreamTap) and stream_cost.is_asked(self.x)
+        tells_cost = isinstance(tap, StreamTap) and not self.x.is_recorded and stream_cost.is_asked(self.x)
         try:
             while True:
                 if tells_cost and (tap.done or ended) and tap.complete and tap.on_boundary:

@@ -1,5 +1,6 @@
 """What an exchange runs on: the table, the ports, the clock. A reload makes a new one; an exchange keeps its own."""
 
+import asyncio
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -48,7 +49,8 @@ class Runtime:
     plain_targets: set[TargetName] = field(default_factory=set)
     output_sizes: OutputSizes = field(default_factory=OutputSizes)
     recalls: Recalls = field(default_factory=Recalls)
-    flights: "dict[CacheKey, Flight]" = field(default_factory=dict)
+    flights: "dict[CacheKey, Flight]" = field(default_factory=dict)  # those that others may join
+    flying: "set[asyncio.Task[None]]" = field(default_factory=set)  # all, until their answers are kept
     _terms: dict[tuple[RouteName | None, TargetName], Terms] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

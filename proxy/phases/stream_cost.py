@@ -1,4 +1,7 @@
-"""What a stream cost, told in it: a last comment before `[DONE]`, where the client asked for it."""
+"""What a stream cost, told in it: a last comment before `[DONE]`, where the client asked for it.
+
+It is about one exchange, so it never stands in a recording: whoever reads one is told of its own.
+"""
 
 from typing import Final
 
@@ -20,7 +23,9 @@ def is_asked(x: Exchange) -> bool:
 
 def with_cost(x: Exchange, last: bytes) -> bytes:
     """The last bytes of a stream that ended well, with the comment before its `[DONE]`, or at its end where it has none."""
-    x.bill = made = bill(x, whole=True)
+    if x.bill is None:
+        x.bill = bill(x, whole=True)
+    made = x.bill
     told = {
         "request_id": x.id,
         "cost_usd": usd(cost_of(x)),

@@ -17,6 +17,10 @@ from typing import Final
 
 import psutil
 
+from proxy.config.problem import ConfigError
+from proxy.config.resolve import parse
+from proxy.terms import RouteName
+
 from .wire import ResponseDecoder, chat_request
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -42,6 +46,10 @@ budgets: {{daily: 1000000, monthly: 9000000}}
 routes:
   bench: {{tiers: [sim/penstock-demo]}}
 """
+
+# A route whose answers are kept; left out where the configuration has no such key.
+KEPT: Final = "kept"
+PENSTOCK_KEEPS: Final = "  kept: {{tiers: [sim/json], cache: {{ttl: 1h}}}}\n"
 
 NGINX_CONFIG: Final = """\
 daemon off;
@@ -89,6 +97,7 @@ class GatewayKind:
 
     ``command`` is given what ``config`` is formatted with: ``port``, ``upstream`` (its port) and ``directory``.
     ``target_prefix`` stands before the upstream's name in ``model``. ``streams_max`` bounds what it is asked to carry.
+    ``keeps`` is what ``config`` says more of a route named `KEPT`, where the gateway knows of such.
     """
 
     name: str
@@ -98,6 +107,7 @@ class GatewayKind:
     target_prefix: str = ""
     variables: Mapping[str, str] = field(default_factory=dict)
     streams_max: int = 1000
+    keeps: str = ""
 
 
 RELAY: Final = GatewayKind(
@@ -109,6 +119,7 @@ PENSTOCK: Final = GatewayKind(
     ("{executable}", "serve", "--host", "127.0.0.1", "--port", "{port}", "--config", "{directory}/config"),
     config=PENSTOCK_CONFIG,
     target_prefix="sim/",
+    keeps=PENSTOCK_KEEPS,
 )
 NGINX: Final = GatewayKind(
     "nginx", "nginx", ("{executable}", "-p", "{directory}", "-c", "{directory}/config"), config=NGINX_CONFIG
@@ -135,6 +146,7 @@ class Gateway:
     process: psutil.Process | None
     log: Path
     first_answer_s: float = 0.0
+    keeps: bool = False  # it has a route named `KEPT`
 
     def cpu_s(self) -> float:
         """User and system time so far, of the process and the children it has now."""
@@ -156,6 +168,15 @@ class Gateway:
 
 def found(kind: GatewayKind) -> str | None:
     return shutil.which(kind.executable)
+
+
+def knows_cache() -> bool:
+    """Whether this Penstock's configuration has the key `cache`."""
+    try:
+        table = parse((PENSTOCK_CONFIG + PENSTOCK_KEEPS).format(upstream=1), "config", {})
+    except ConfigError:
+        return False
+    return table.routes[RouteName(KEPT)].cache is not None
 
 
 def free_port() -> int:
@@ -241,13 +262,14 @@ def running(kind: GatewayKind, upstream_port: int, directory: Path) -> Iterator[
     directory.mkdir(parents=True)
     port, log = free_port(), directory / "log"
     values = {"port": port, "upstream": upstream_port, "directory": directory, "executable": found(kind)}
-    (directory / "config").write_text(kind.config.format(**values))
+    keeps = kind.keeps != "" and knows_cache()
+    (directory / "config").write_text((kind.config + (kind.keeps if keeps else "")).format(**values))
     command = [word.format(**values) for word in kind.command]
     variables = {"PENSTOCK_DATA": str(directory / "data"), **kind.variables}
     started = time.monotonic()
     with child(command, log, variables) as popen:
         process = psutil.Process(popen.pid)
-        gateway = Gateway(kind.name, port, kind.target_prefix, kind.streams_max, process, log)
+        gateway = Gateway(kind.name, port, kind.target_prefix, kind.streams_max, process, log, keeps=keeps)
         await_answer(gateway, popen, started)
         gateway.first_answer_s = time.monotonic() - started
         yield gateway

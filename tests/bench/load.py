@@ -27,18 +27,25 @@ STAMP: Final = re.compile(rb'"content":\s*"t(\d+)"')
 
 @dataclass(frozen=True, slots=True)
 class ClosedLoopJob:
-    """``connections`` clients, each asking again as soon as it was answered. ``events`` is 0 for a JSON answer."""
+    """``connections`` clients, each asking again as soon as it was answered. ``events`` is 0 for a JSON answer.
+
+    ``fresh``: no kept answer will do.
+    """
 
     port: int
     model_name: str
     connections: int
     duration_s: float
     events: int = 0
+    fresh: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class ClosedLoopResult:
+    """``first_p50_ms``: from sending a request to the first byte of its answer."""
+
     requests: int
+    first_p50_ms: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +117,18 @@ class ClosedLoopClient(Client):
     def __init__(self, request: bytes, events: int, ends_at: float) -> None:
         super().__init__(request, events)
         self.requests = 0
+        self.firsts_ns: list[int] = []
         self._ends_at = ends_at
         self._pieces: list[bytes] = []
+        self._sent_ns = 0
+
+    def _send(self) -> None:
+        self._sent_ns = time.monotonic_ns()
+        super()._send()
 
     def data_received(self, data: bytes) -> None:
+        if not self._pieces:
+            self.firsts_ns.append(time.monotonic_ns() - self._sent_ns)
         self._pieces.append(self._decoder.feed(data))
         if not self._decoder.complete:
             return
@@ -163,7 +178,7 @@ class PacedClient(Client):
 
 async def run_closed_loop(job: ClosedLoopJob) -> ClosedLoopResult:
     loop = asyncio.get_running_loop()
-    request = chat_request(job.port, job.model_name, stream=job.events > 0)
+    request = chat_request(job.port, job.model_name, stream=job.events > 0, fresh=job.fresh)
     ends_at = time.monotonic() + job.duration_s
     clients = [ClosedLoopClient(request, job.events, ends_at) for _ in range(job.connections)]
 
@@ -174,7 +189,8 @@ async def run_closed_loop(job: ClosedLoopJob) -> ClosedLoopResult:
     async with asyncio.timeout(job.duration_s + PATIENCE_S), asyncio.TaskGroup() as group:
         for client in clients:
             group.create_task(run_one(client))
-    return ClosedLoopResult(requests=sum(client.requests for client in clients))
+    firsts_ns = [first_ns for client in clients for first_ns in client.firsts_ns]
+    return ClosedLoopResult(sum(client.requests for client in clients), statistics.median(firsts_ns) / 1e6)
 
 
 async def run_paced(job: PacedJob, write_line: Callable[[object], None]) -> PacedResult:

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from .gateways import BenchError, Gateway, GatewayKind, child, log_tail, running, running_upstream
+from .gateways import KEPT, BenchError, Gateway, GatewayKind, child, log_tail, running, running_upstream
 from .load import ClosedLoopJob, PacedJob
 
 FILES_WANTED: Final = 8192  # a gateway holds two sockets a stream, nginx some more
@@ -135,6 +135,7 @@ def measure(kinds: Sequence[GatewayKind], plan: Plan, directory: Path, say: Call
         with contextlib.ExitStack() as gateways:
             started = [gateways.enter_context(run.start(kind)) for kind in kinds]
             run.closed_loops(started)
+            run.kept_answers(started)
             run.brisk_streams(started)
         run.many_streams()
     return samples
@@ -193,9 +194,33 @@ class Run:
         job = ClosedLoopJob(
             gateway.port, gateway.target_prefix + loop.upstream_name, loop.connections, duration_s, loop.events
         )
+        return self._timed(gateway, job)[0]
+
+    def _timed(self, gateway: Gateway, job: ClosedLoopJob) -> tuple[float, float]:
+        """CPU seconds a request, and the median milliseconds to an answer's first byte."""
         before_s = gateway.cpu_s()
-        requests: int = self.load.run(gateway, job)["requests"]
-        return (gateway.cpu_s() - before_s) / requests
+        result = self.load.run(gateway, job)
+        return (gateway.cpu_s() - before_s) / result["requests"], result["first_p50_ms"]
+
+    def kept_answers(self, gateways: Sequence[Gateway]) -> None:
+        """Hits beside misses of the same route, in turn."""
+        keeping = [gateway for gateway in gateways if gateway.keeps]
+        if not keeping:
+            self.say(
+                "no gateway here is told to keep answers (the configuration has no `cache`): hits are not measured"
+            )
+        for gateway in keeping:
+            for round_index in range(self.plan.rounds):
+                self.say(f"kept answers, round {round_index + 1} of {self.plan.rounds}")
+                miss, hit = (
+                    ClosedLoopJob(gateway.port, KEPT, 16, self.plan.round_s, fresh=fresh) for fresh in (True, False)
+                )
+                miss_s, hit_s = self._timed(gateway, miss)[0], self._timed(gateway, hit)[0]
+                self.samples.add("miss_cpu_us", gateway.name, miss_s * 1e6)
+                self.samples.add("hit_cpu_us", gateway.name, hit_s * 1e6)
+                self.samples.add("hit_share", gateway.name, hit_s / miss_s)
+                alone = ClosedLoopJob(gateway.port, KEPT, 1, self.plan.round_s)
+                self.samples.add("hit_first_p50_ms", gateway.name, self._timed(gateway, alone)[1])
 
     def brisk_streams(self, gateways: Sequence[Gateway]) -> None:
         pace = self.plan.brisk

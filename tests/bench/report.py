@@ -38,6 +38,10 @@ FIGURES: Final = (
     Figure("json_16_cpu_us", "CPU a JSON request, 16 connections", "us", ratio_max=1.5),
     Figure("json_1_cpu_us", "CPU a JSON request, 1 connection", "us", ratio_max=1.5),
     Figure("stream_cpu_us", "CPU a stream of 103 events, 16 connections", "us", ratio_max=1.3),
+    Figure("miss_cpu_us", "CPU a JSON miss that is kept, 16 connections", "us"),
+    Figure("hit_cpu_us", "CPU a JSON hit, 16 connections", "us"),
+    Figure("hit_share", "CPU of a hit, of a miss's", "x", digits=2, value_max=0.33),
+    Figure("hit_first_p50_ms", "first byte of a JSON hit, 1 connection, p50", "ms", digits=2, value_max=1),
     Figure("brisk_first_p50_ms", "100 streams x 25/s: added to first content, p50", "ms", digits=2),
     Figure("brisk_event_p50_ms", "100 streams x 25/s: added to an event, p50", "ms", digits=2),
     Figure("brisk_event_p99_ms", "100 streams x 25/s: added to an event, p99", "ms", digits=2),
@@ -131,7 +135,7 @@ def _ratio(row: Row, gateway_name: str) -> str:
 def _target(figure: Figure) -> str:
     if figure.ratio_max is not None:
         return f"<= {figure.ratio_max}x"
-    return "-" if figure.value_max is None else f"<= {figure.value_max:,.0f} {figure.unit}"
+    return "-" if figure.value_max is None else f"<= {figure.value_max:,g} {figure.unit}"
 
 
 def as_json(samples: Samples, gateway_names: Sequence[str], absent: Sequence[str]) -> dict[str, object]:

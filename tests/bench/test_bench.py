@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from .gateways import PENSTOCK, RELAY
+from .gateways import PENSTOCK, RELAY, knows_cache
 from .measure import Pace, Plan, Samples, measure, spread
 from .report import FIGURES, Row, Verdict, as_json, rows_of, table
 from .wire import ResponseDecoder
@@ -51,6 +51,7 @@ def test_a_body_that_ends_by_closing_is_refused() -> None:
         ResponseDecoder().feed(b"HTTP/1.1 200 OK\r\n\r\nhello")
 
 
+KEPT_FIGURES = ["miss_cpu_us", "hit_cpu_us", "hit_share", "hit_first_p50_ms"]  # a relay keeps nothing
 BY_NAME = {figure.name: figure for figure in FIGURES}
 
 
@@ -89,9 +90,17 @@ def test_spread(values: list[float], expected: float) -> None:
 def test_a_run_of_the_relay_alone_fills_its_column(tmp_path: Path) -> None:
     samples: Samples = measure([RELAY], MINIMAL, tmp_path, lambda _: None)
     rows = rows_of(samples)
-    assert [row.figure.name for row in rows if row.median(RELAY.name) is None] == []
+    assert [row.figure.name for row in rows if row.median(RELAY.name) is None] == KEPT_FIGURES
     text = table(rows, [RELAY.name])
     assert len(text.splitlines()) == len(FIGURES) + 2
     written = json.loads(json.dumps(as_json(samples, [RELAY.name], [PENSTOCK.name])))
     assert {figure["verdict"] for figure in written["figures"]} == {"not_measured", "no_target"}
     assert set(written["totals"]["brisk_event_p99_ms_total"]) == {"direct", RELAY.name}
+
+
+@pytest.mark.skipif(not knows_cache(), reason="the configuration has no key `cache`: hits cannot be measured here")
+def test_hits_are_measured_where_answers_are_kept(tmp_path: Path) -> None:
+    samples = measure([PENSTOCK], MINIMAL, tmp_path, lambda _: None)
+    medians = {row.figure.name: row.median(PENSTOCK.name) or 0.0 for row in rows_of(samples)}
+    assert all(medians[name] for name in KEPT_FIGURES)
+    assert medians["hit_cpu_us"] < medians["miss_cpu_us"]

@@ -19,8 +19,11 @@ class Framing(Enum):
     CHUNKED = "chunked"
 
 
-def chat_request(port: int, model_name: str, *, stream: bool) -> bytes:
-    """A chat completion request as an SDK sends it, head and body; usage is not asked for."""
+def chat_request(port: int, model_name: str, *, stream: bool, fresh: bool = False) -> bytes:
+    """A chat completion request as an SDK sends it, head and body; usage is not asked for.
+
+    ``fresh``: no kept answer will do.
+    """
     fields: dict[str, object] = {
         "model": model_name,
         "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": PROMPT}],
@@ -29,6 +32,7 @@ def chat_request(port: int, model_name: str, *, stream: bool) -> bytes:
     if stream:
         fields["stream"] = True
     body = json.dumps(fields, separators=(",", ":")).encode()
+    control = "cache-control: no-cache\r\n" if fresh else ""
     head = (
         "POST /v1/chat/completions HTTP/1.1\r\n"
         f"host: 127.0.0.1:{port}\r\n"
@@ -37,6 +41,7 @@ def chat_request(port: int, model_name: str, *, stream: bool) -> bytes:
         "authorization: Bearer anything\r\n"
         "content-type: application/json\r\n"
         "user-agent: bench\r\n"
+        f"{control}"
         f"content-length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body
