@@ -261,7 +261,7 @@ def _resident_bytes() -> int:
 async def test_f069_in_small_many_clients_vanish_at_once(gateway: Gateway, upstream: Simulator) -> None:
     clients = [await Connection.open(gateway.port) for _ in range(200)]
     for client in clients:
-        client.post(CHAT, orjson.dumps({"model": "sim/paced:1000:20ms", "stream": True, "messages": _QUESTION}))
+        client.post(CHAT, orjson.dumps({"model": "sim/paced:1000:100ms", "stream": True, "messages": _QUESTION}))
     await asyncio.gather(*(client.until(b'"content":"') for client in clients))
     for client in clients:
         client.reset()
