@@ -12,12 +12,16 @@ from proxy.terms import ExchangeId, NanoUsd
 
 @dataclass
 class FakeLedger:
-    """``rows``: exchange, those who pay, when it was admitted, what it cost. ``asked``: what was summed, in order."""
+    """``rows``: exchange, those who pay, when it was admitted, what it cost. ``asked``: what was summed, in order.
+
+    ``turns``: of the loop that an answer takes, `slow_s` each.
+    """
 
     rows: dict[str, tuple[frozenset[str], int, int]] = field(default_factory=dict)
     asked: list[tuple[str, str]] = field(default_factory=list)
     away: bool = False
     slow_s: float = 0.0
+    turns: int = 1
 
     def append(self, exchange_id: str, subjects: Collection[str], admitted_at: float, cost: int) -> None:
         self.rows.setdefault(exchange_id, (frozenset(subjects), int(admitted_at * 1000), cost))
@@ -29,7 +33,8 @@ class FakeLedger:
         self, subject: PayerId, window: Window, before_ms: int, without: Collection[ExchangeId] = ()
     ) -> NanoUsd | Away:
         self.asked.append((subject, window.id))
-        await asyncio.sleep(self.slow_s)
+        for _ in range(self.turns):
+            await asyncio.sleep(self.slow_s)
         if self.away:
             return Away("the ledger is away")
         return NanoUsd(

@@ -5,7 +5,7 @@ slice of what was left (`proxy.core.local_slice`), or nothing where the budget a
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, NamedTuple
@@ -32,10 +32,11 @@ from proxy.ports import AlertSink, Away, BudgetStore, ExchangeLog, Reservation, 
 from proxy.terms import ExchangeId, NanoUsd
 
 LEASE_S: Final = 60.0
-SEEDED_S: Final = (
-    0.25  # how long an admission waits for a book to be made from the ledger: once a window, or after a loss
-)
-ASK_AGAIN_S: Final = 0.01  # while somebody else makes it
+# How long an admission waits for a book to be made from the ledger, once a window or after a loss: 0.25 s, in turns of the
+# loop, so that a loop which was busy with a crowd does not take its own pause for the ledger's.
+SEED_TURN_S: Final = 0.01
+SEED_TURNS: Final = 25
+SEEDED_S: Final = SEED_TURN_S * SEED_TURNS
 HEALING_S: Final = 0.03  # after a state was lost: what still runs is held again before anything new is admitted
 AFTER_BUG_S: Final = 1.0
 CLAIMS_MAX: Final = 10_000  # sets of payers whose windows are kept in mind
@@ -163,10 +164,10 @@ class Budgets:
             return Away(str(why))
 
     async def _ask_again(self, lease: BudgetLease, answer: Unseeded) -> Reservation | Away:
-        deadline = asyncio.get_running_loop().time() + SEEDED_S
+        turns = iter(range(SEED_TURNS))
         lost = any(self._was_heard_of(book) for book in (*answer.mine, *answer.others))
         while True:
-            away = await self._until_seeded(answer, deadline)
+            away = await self._until_seeded(answer, turns)
             if away is not None:
                 return away
             if lost:
@@ -177,19 +178,22 @@ class Budgets:
                 return found
             answer = found
 
-    async def _until_seeded(self, missing: Unseeded, deadline: float) -> Away | None:
-        """Wait until books have a state, or may have one; `Away` where they will not in time."""
-        left_s = deadline - asyncio.get_running_loop().time()
-        if left_s <= 0:
-            return Away("the books are being counted from the ledger")
+    async def _until_seeded(self, missing: Unseeded, turns: Iterator[int]) -> Away | None:
+        """Wait until books have a state, or may have one; `Away` where they will not before the turns are over."""
         tasks = [self._audit.seed(book) for book in missing.mine]
         others = (self._audit.being_seeded(book) for book in missing.others)
         tasks += [task for task in others if task is not None]
-        if not tasks:
-            await asyncio.sleep(min(ASK_AGAIN_S, left_s))
-            return None
-        done, _ = await asyncio.wait(tasks, timeout=left_s)
-        return next((task.result() for task in done if task.exception() is None and task.result() is not None), None)
+        for _ in turns:
+            if not tasks:
+                await asyncio.sleep(SEED_TURN_S)
+                return None
+            done, pending = await asyncio.wait(tasks, timeout=SEED_TURN_S)
+            away = next(
+                (task.result() for task in done if task.exception() is None and task.result() is not None), None
+            )
+            if away is not None or not pending:
+                return away
+        return Away("the books are being counted from the ledger")
 
     def _was_heard_of(self, book: Book) -> bool:
         known = self._books.get(book)

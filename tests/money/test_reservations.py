@@ -83,6 +83,8 @@ async def test_f070_of_500_at_once_142_fit(start: Start, held: Held, where: dict
     async with asyncio.timeout(15):
         while sum(task.done() for task in asking) < ASKED - FITS:
             assert all(spent + kept <= cap for spent, kept in await standings(running[0]))
+            assert {task.result().status for task in asking if task.done()} <= {402}
+            assert len(held.seen) == FITS
             await asyncio.sleep(0.05)
     assert len(held.seen) == FITS
     assert {*(await standings(running[0]))} == {(0, FITS * worst_case(request))}

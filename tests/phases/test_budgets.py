@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime
 
@@ -202,6 +203,18 @@ async def test_a_new_process_begins_with_what_the_ledger_says(make: Make) -> Non
     assert isinstance(await worker.reserve("a", 51), Refused)
     await worker.held("b", 50)
     assert await worker.sums() == (950, 50)
+
+
+async def test_a_loop_that_was_busy_does_not_blame_the_ledger(make: Make) -> None:
+    """A crowd at the first request of a day: what the loop needed for them is no reason to go on without the books."""
+    worker = make(ledger=FakeLedger(turns=6))
+    asking = [asyncio.create_task(worker.reserve(f"e{number}", 10)) for number in range(150)]
+    while not all(task.done() for task in asking):
+        await asyncio.sleep(0)
+        time.sleep(0.06)  # other work, in every turn of the loop
+    answers = await asyncio.gather(*asking)
+    assert Counter(type(answer) for answer in answers) == {Hold: 100, Refused: 50}
+    assert not any(isinstance(answer, Hold) and answer.local for answer in answers)
 
 
 async def test_of_several_workers_one_counts_and_the_others_wait(make: Make) -> None:
