@@ -15,6 +15,7 @@ ProviderId = NewType("ProviderId", str)
 RouteName = NewType("RouteName", str)
 TargetName = NewType("TargetName", str)  # "<provider>/<model>"
 AccountId = NewType("AccountId", str)
+VirtualKeyId = NewType("VirtualKeyId", str)  # public; the secret part of a virtual key is nowhere kept
 ExchangeId = NewType("ExchangeId", str)  # what the client sees as x-request-id
 NanoUsd = NewType("NanoUsd", int)
 CacheKey = NewType("CacheKey", str)

@@ -31,7 +31,7 @@ import orjson
 
 from proxy.core.headers import ANTHROPIC_VERSION
 from proxy.core.splice import Body
-from proxy.terms import AccountId, Api, CacheKey, RouteName
+from proxy.terms import AccountId, Api, CacheKey, RouteName, VirtualKeyId
 
 VERSION: Final = 1  # of what goes into the key, and how: another one finds none of the answers that are kept
 
@@ -114,12 +114,13 @@ def digest(
     *,
     params: Iterable[tuple[str, bytes]] = (),
     variants: Mapping[str, str] = MappingProxyType({}),
+    alone: VirtualKeyId | None = None,
 ) -> KeyParts | Uncacheable:
     """The key of a request.
 
     Shapes: ``route`` is the plan's route, or what was asked for where it names a target directly. ``params`` are the members
     (name, JSON value) that the route inserts; what the client says itself wins. ``variants`` is what else decides: see
-    `variants`.
+    `variants`. ``alone``: the virtual key whose answers are for nobody else, not even in its account.
     """
     fields = body.fields
     asked: dict[str, Any] = {name: orjson.loads(value) for name, value in params}
@@ -137,8 +138,9 @@ def digest(
             settings[name] = int(value) if type(value) is float and _is_whole(value) else value
     if "stream" in not_asked and type(settings.get("stream_options")) is dict:
         _drop_form(settings)
+    scope = [VERSION, account, route, api.value]
     parts = (
-        _canonical([VERSION, account, route, api.value]),
+        _canonical(scope if alone is None else [*scope, alone]),
         _canonical([settings, dict(variants)]),
         _canonical(question),
     )

@@ -17,6 +17,11 @@ def parse(header: str) -> Tags:
     return _bounded(part.partition("=")[::2] for part in header.split(",") if "=" in part)
 
 
+def joined(first: Tags, then: Tags) -> Tags:
+    """Both, where a name of `first` counts; at most `TAGS_MAX`."""
+    return _bounded((*first, *then))
+
+
 def tags_text(tags: Any) -> str:
     """Tags as a store keeps them: lines of ``a=b``. A line holds no control character, so that no tag can forge another."""
     if tags == ():

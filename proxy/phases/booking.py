@@ -3,7 +3,7 @@
 from proxy.core import cost
 from proxy.core.ledger import CostSource, Intent, LedgerRow, Outcome
 from proxy.core.routing import Plan
-from proxy.core.tags import Tags, parse
+from proxy.core.tags import Tags, joined, parse
 from proxy.core.tariff import Tariff
 from proxy.phases.exchange import Attempt, Bill, Exchange
 from proxy.phases.runtime import Runtime
@@ -25,7 +25,7 @@ def intent(x: Exchange, plan: Plan, attempt: Attempt, wall: float) -> Intent:
         target.model,
         x.at_stake_nanousd,
         len(x.attempts),
-        None,
+        x.principal.virtual_key,
         plan.route,
         x.streamed,
         0,
@@ -45,6 +45,7 @@ def row(x: Exchange, runtime: Runtime, outcome: Outcome, now: float) -> LedgerRo
         started_us=x.admitted_ms * _US_PER_MS,
         ended_us=x.admitted_ms * _US_PER_MS + int(took_s * 1_000_000),
         account=x.account,
+        virtual_key=x.principal.virtual_key,
         api=x.api.value,
         outcome=outcome,
         status=x.status,
@@ -81,8 +82,10 @@ def _answered_by(x: Exchange) -> tuple[ProviderId | None, str | None]:
 
 
 def tags_of(x: Exchange) -> Tags:
+    """The virtual key's own, and the request's: who shares a key out says which team's it is, and nobody else."""
     header = x.headers.get("x-penstock-tags")
-    return () if header is None else parse(header)
+    own = x.principal.tags
+    return own if header is None else joined(own, parse(header)) if own else parse(header)
 
 
 def _request_id(x: Exchange) -> ExchangeId | None:

@@ -10,12 +10,13 @@ from proxy.core.cost import Charge
 from proxy.core.failure import Failure
 from proxy.core.ledger import NOTHING, CacheState
 from proxy.core.pricing import Terms
+from proxy.core.principal import ANYBODY, Principal
 from proxy.core.prompt import Prompt
 from proxy.core.routing import Plan, Target
 from proxy.core.splice import Body
 from proxy.phases.budgets import FREE, Hold
 from proxy.phases.upload import Upload
-from proxy.terms import DEFAULT_ACCOUNT, AccountId, Api, Commitment, ExchangeId, NanoUsd, Usage
+from proxy.terms import AccountId, Api, Commitment, ExchangeId, NanoUsd, Usage
 
 
 class Quote(NamedTuple):
@@ -72,7 +73,7 @@ class Exchange:
     started: float
     admitted_ms: int
     total_at: float = 0.0
-    account: AccountId = DEFAULT_ACCOUNT
+    principal: Principal = ANYBODY
     body: Body | None = None
     upload: Upload | None = None  # a body that is not read but passed on; else `body`
     streamed: bool = False
@@ -110,6 +111,10 @@ class Exchange:
     overhead_s: float | None = None
     relayed_bytes: int = 0
     data_events: int = 0
+
+    @property
+    def account(self) -> AccountId:
+        return self.principal.account
 
     @property
     def at_stake_nanousd(self) -> NanoUsd:

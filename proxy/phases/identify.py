@@ -3,9 +3,9 @@
 Access is open: every caller is the account `default`, whatever credential it shows.
 """
 
+from proxy.core.principal import ANYBODY
 from proxy.phases.exchange import Exchange
-from proxy.terms import DEFAULT_ACCOUNT
 
 
 def identify(x: Exchange) -> None:
-    x.account = DEFAULT_ACCOUNT
+    x.principal = ANYBODY

@@ -245,6 +245,7 @@ def _key(x: Exchange, plan: Plan) -> CacheKey | None:
         x.body,
         params=plan.params if x.api in WITH_PARAMS else (),
         variants=cache_key.variants(x.headers, x.api, passed),
+        alone=None if x.principal.shares_cache else x.principal.virtual_key,
     )
     return None if isinstance(found, Uncacheable) else found.text
 

@@ -16,6 +16,8 @@ async def reserve(x: Exchange, runtime: Runtime, target: Target, worst_case: Nan
     None: it is held. An attempt that may cost nothing asks nobody, so a free target is there when budgets are spent.
     """
     payers = runtime.table.budgets.payers_of(x.account)
+    if x.principal.payers:
+        payers = (*x.principal.payers, *payers)
     if not payers or not worst_case:
         return None
     amount = NanoUsd(x.at_stake_nanousd + worst_case)

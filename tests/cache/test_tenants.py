@@ -6,6 +6,7 @@ from typing import Any
 import orjson
 import pytest
 
+from proxy.core.principal import Principal
 from proxy.phases import lifecycle
 from proxy.phases.exchange import Exchange
 from proxy.terms import AccountId
@@ -22,7 +23,7 @@ routes: {{route: {{tiers: [echo/m]}}}}
 
 
 def identify(x: Exchange) -> None:
-    x.account = AccountId(x.headers["x-account"])
+    x.principal = Principal(AccountId(x.headers["x-account"]))
 
 
 @pytest.fixture(params=["memory", "valkey"])

@@ -1,0 +1,34 @@
+"""Who calls, and what they may do: what an open door, a virtual key or the admin key comes to."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from proxy.core.limits import Limits
+from proxy.core.payer import Payer
+from proxy.core.tags import Tags
+from proxy.terms import DEFAULT_ACCOUNT, AccountId, Role, VirtualKeyId
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """The same for all requests of a virtual key until the key is changed.
+
+    Shapes: ``virtual_key`` None: the caller has none (open access, the admin key). ``routes``: what may be asked for, as
+    names or patterns with one ``*`` of routes and of `<provider>/<model>`; None: everything. ``limits`` None: as configured
+    for its account or for all keys. ``payers``: budgets of the virtual key itself, before its account's. ``tags``: kept in
+    the ledger with the request's own. ``passthrough``: whether paths without a route may be asked. ``shares_cache`` False:
+    it has answers of its own, which the account's other keys do not see.
+    """
+
+    account: AccountId = DEFAULT_ACCOUNT
+    role: Role = Role.USER
+    virtual_key: VirtualKeyId | None = None
+    routes: tuple[str, ...] | None = None
+    limits: Limits | None = None
+    payers: tuple[Payer, ...] = ()
+    tags: Tags = ()
+    passthrough: bool = False
+    shares_cache: bool = True
+
+
+ANYBODY: Final = Principal(passthrough=True)  # where access is open
