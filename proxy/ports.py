@@ -106,6 +106,11 @@ class Downstream(Outlet, Protocol):
     @property
     def headers(self) -> Mapping[str, str]: ...
 
+    @property
+    def peer(self) -> str:
+        """The address that it comes from; empty where it has none."""
+        ...
+
     async def body(self, bytes_max: int) -> bytes:
         """The whole request body, decoded. Raises `BodyRefused`, `ClientGone`."""
         ...

@@ -122,6 +122,7 @@ async def start_gateway(
     *,
     demo: bool = False,
     admin_key: str | None = None,
+    api_key: str | None = None,
     redis_url: str | None = None,
     database_url: str | None = None,
     data: Path | None = None,
@@ -138,7 +139,7 @@ async def start_gateway(
     folder = None if data is not None else tempfile.TemporaryDirectory(prefix="penstock-", ignore_cleanup_errors=True)
     kept = data if folder is None else Path(folder.name)
     assert kept is not None
-    settings = Settings(data=kept, redis_url=redis_url, database_url=database_url)
+    settings = Settings(data=kept, redis_url=redis_url, database_url=database_url, api_key=api_key)
     service = Service(asked, settings, table, log, admin_key=None if admin_key is None else AdminKey(admin_key))
     await service.start()
     return Gateway(service, log, kept, folder)

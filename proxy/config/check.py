@@ -140,21 +140,31 @@ class _Checker:
     # References.
 
     def providers(self) -> Iterator[Problem]:
-        for provider_id, entry in _mapping(self._document.data, "providers").items():
-            path: Path = ("providers", provider_id)
+        for place in self._places():
+            yield from self._providers((*place, "providers"))
+
+    def _places(self) -> Iterator[Path]:
+        """Where routes and providers may stand: at the top, and in an account."""
+        yield ()
+        for name in _mapping(self._document.data, "accounts"):
+            yield ("accounts", name)
+
+    def _providers(self, place: Path) -> Iterator[Problem]:
+        for provider_id, entry in _mapping(self._document.data, *place).items():
+            path: Path = (*place, provider_id)
             if not re.fullmatch(PROVIDER_ID, provider_id):
                 yield self._at_key(path, "a provider id is up to 64 lower-case letters, digits, '.', '_' and '-'")
             elif provider_id == RESERVED:
                 yield self._at_key(path, f"'{RESERVED}' is the name of the built-in simulator. Choose another")
             elif isinstance(entry, dict):
-                yield from self._provider(provider_id, entry)
+                yield from self._provider(path, provider_id, entry)
 
-    def _provider(self, provider_id: str, entry: Mapping[str, Any]) -> Iterator[Problem]:
-        path: Path = ("providers", provider_id)
+    def _provider(self, path: Path, provider_id: str, entry: Mapping[str, Any]) -> Iterator[Problem]:
         like = entry.get("like")
         if isinstance(like, str) and like not in CATALOGUE:
             yield self._at_value((*path, "like"), f"provider '{like}' is not in the catalogue.{_near(like, CATALOGUE)}")
-        if like is None and provider_id not in CATALOGUE:
+        inherited = len(path) > 2 and provider_id in _mapping(self._document.data, "providers")
+        if like is None and provider_id not in CATALOGUE and not inherited:
             hint = did_you_mean(provider_id, CATALOGUE)
             advice = "A provider of your own names one whose API it speaks, such as like: vllm"
             yield self._at_key(path, f"provider '{provider_id}' is not in the catalogue.{hint} {advice}")
@@ -174,8 +184,13 @@ class _Checker:
         return refusal(expansion.url, allow_private=allow_private)
 
     def routes(self) -> Iterator[Problem]:
-        for name, entry in _mapping(self._document.data, "routes").items():
-            path: Path = ("routes", name)
+        for place in self._places():
+            known = [*self._known_providers, *_mapping(self._document.data, *place, "providers")]
+            yield from self._routes((*place, "routes"), known)
+
+    def _routes(self, place: Path, providers: Collection[str]) -> Iterator[Problem]:
+        for name, entry in _mapping(self._document.data, *place).items():
+            path: Path = (*place, name)
             if not re.fullmatch(ROUTE_NAME, name):
                 yield self._at_key(
                     path, "a route's name is up to 64 letters, digits, '.', '_', ':' and '-', without '/'"
@@ -183,9 +198,9 @@ class _Checker:
             elif name == RESERVED:
                 yield self._at_key(path, f"'{RESERVED}' is the name of the built-in simulator's route. Choose another")
             if isinstance(entry, dict) and isinstance(entry.get("tiers"), list):
-                yield from self._tiers((*path, "tiers"), entry["tiers"])
+                yield from self._tiers((*path, "tiers"), entry["tiers"], providers)
 
-    def _tiers(self, path: Path, tiers: list[Any]) -> Iterator[Problem]:
+    def _tiers(self, path: Path, tiers: list[Any], providers: Collection[str]) -> Iterator[Problem]:
         first: dict[str, Path] = {}
         for here, target in _targets(path, tiers):
             if not isinstance(target, str) or not re.fullmatch(TARGET, target):
@@ -193,12 +208,13 @@ class _Checker:
             if target in first:
                 yield self._at_value(here, f"unreachable: {dotted(first[target])} already is {target}")
             first.setdefault(target, here)
-            yield from self._provider_of(here, target)
+            yield from self._provider_of(here, target, providers)
 
-    def _provider_of(self, path: Path, target: str) -> Iterator[Problem]:
+    def _provider_of(self, path: Path, target: str, among: Collection[str] | None = None) -> Iterator[Problem]:
         provider_id = target.partition("/")[0]
-        if provider_id not in self._known_providers:
-            near = _near(provider_id, self._known_providers)
+        known = self._known_providers if among is None else among
+        if provider_id not in known:
+            near = _near(provider_id, known)
             yield self._at_value(path, f"provider '{provider_id}' is not in the catalogue.{near}")
 
     def models(self) -> Iterator[Problem]:
@@ -252,8 +268,9 @@ class _Checker:
 
     def timeouts(self) -> Iterator[Problem]:
         yield from self._timeouts(("defaults", "timeouts"))
-        for name in _mapping(self._document.data, "routes"):
-            yield from self._timeouts(("routes", name, "timeouts"))
+        for place in self._places():
+            for name in _mapping(self._document.data, *place, "routes"):
+                yield from self._timeouts((*place, "routes", name, "timeouts"))
 
     def _timeouts(self, path: Path) -> Iterator[Problem]:
         given = _mapping(self._document.data, *path)

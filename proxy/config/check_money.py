@@ -33,15 +33,21 @@ class _Checker:
             if not re.fullmatch(TIER_NAME, name):
                 message = "a cost tier's name is up to 64 lower-case letters, digits, '_' and '-'"
                 yield self._at_key(("cost_tiers", name), message)
-        for provider, entry in _mapping(self._document.data, "providers").items():
+        yield from self._cost_tier(("defaults",), _mapping(self._document.data, "defaults"))
+        accounts = _mapping(self._document.data, "accounts")
+        for place, data in (((), self._document.data), *((("accounts", name), one) for name, one in accounts.items())):
+            yield from self._place(place, data)
+
+    def _place(self, place: Path, data: Any) -> Iterator[Problem]:
+        """The providers and routes of the whole file, or of an account."""
+        for provider, entry in _mapping(data, "providers").items():
             for model in _mapping(entry, "price"):
-                path: Path = ("providers", provider, "price", model)
+                path: Path = (*place, "providers", provider, "price", model)
                 if not model or model.count("*") > 1:
                     yield self._at_key(path, "a pattern holds one '*'" if model else "expected a model or a pattern")
                 yield from self._price(path)
-        yield from self._cost_tier(("defaults",), _mapping(self._document.data, "defaults"))
-        for route, entry in _mapping(self._document.data, "routes").items():
-            yield from self._route(("routes", route), entry)
+        for route, entry in _mapping(data, "routes").items():
+            yield from self._route((*place, "routes", route), entry)
 
     def _route(self, path: Path, entry: Any) -> Iterator[Problem]:
         yield from self._cost_tier(path, entry)

@@ -36,7 +36,8 @@ def with_price_list(table: RoutingTable, providers: Iterable[ProviderId] | None 
     wanted = {known[name].listed for name in asked if name in known}
     lists = price_lists(name for name in wanted if name is not None)
     edition = version() if lists else ""
-    return replace(table, pricing=replace(table.pricing, lists=lists, edition=edition))
+    views = {account: with_price_list(view, providers) for account, view in table.views.items()}
+    return replace(table, pricing=replace(table.pricing, lists=lists, edition=edition), views=views)
 
 
 def local(prices: Pricing, provider: ProviderId) -> Pricing:

@@ -23,7 +23,7 @@ from proxy.core.breaker import Policy as BreakerPolicy
 from proxy.core.routing import AuthStyle, Balance, Provider, Route, RoutingTable, Source, Target, Tier, Timeouts
 from proxy.providers.catalogue import PATHS, CatalogueRow
 from proxy.providers.rows import CATALOGUE
-from proxy.terms import Api, ProviderId, RouteName
+from proxy.terms import AccountId, Api, ProviderId, RouteName
 
 DEMO_MODEL: Final = "penstock-demo"
 # What start-up prints for clients to set; in the shell that Penstock is started from it is nobody's credential.
@@ -69,10 +69,30 @@ def with_demo(table: RoutingTable, base_url: str) -> RoutingTable:
     about = "The built-in simulator: scripted answers, no provider behind them"
     routes[name] = Route(name, (Tier((Target(demo, DEMO_MODEL),)),), table.timeouts, about)
     providers = {**table.providers, demo.id: demo}
-    return replace(table, providers=providers, routes=routes, demo=demo, pricing=local(table.pricing, demo.id))
+    views = {account: with_demo(view, base_url) for account, view in table.views.items()}
+    prices = local(table.pricing, demo.id)
+    return replace(table, providers=providers, routes=routes, demo=demo, pricing=prices, views=views)
 
 
 def _table(file: schema.File, environ: Mapping[str, str], listening: frozenset[ProviderId]) -> RoutingTable:
+    views = {
+        AccountId(name): replace(_of_all(_as_seen_by(account, file), environ, listening), account=AccountId(name))
+        for name, account in file.accounts.items()
+        if account.routes or account.providers
+    }
+    return replace(_of_all(file, environ, listening), views=views)
+
+
+def _as_seen_by(account: schema.Account, file: schema.File) -> schema.File:
+    """The file with an account's own routes and providers before those of all."""
+    providers = dict(file.providers)
+    for name, own in account.providers.items():
+        given = {key: getattr(own, key) for key in own.model_fields_set}
+        providers[name] = providers.get(name, schema.ProviderEntry()).model_copy(update=given)
+    return file.model_copy(update={"providers": providers, "routes": {**file.routes, **account.routes}})
+
+
+def _of_all(file: schema.File, environ: Mapping[str, str], listening: frozenset[ProviderId]) -> RoutingTable:
     entries = {ProviderId(name): entry for name, entry in file.providers.items()}
     absent = schema.ProviderEntry()
     providers = {
@@ -115,6 +135,7 @@ def _table(file: schema.File, environ: Mapping[str, str], listening: frozenset[P
         alerts=channels(file.alerts, environ),
         baseline=None if file.baseline is None else _target(file.baseline, providers),
         ledger_keep_days=file.ledger.keep_days,
+        open_access=file.access.mode == "open",
     )
 
 

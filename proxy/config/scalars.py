@@ -118,11 +118,9 @@ def _header(value: object) -> str:
 
 
 def _access_mode(value: object) -> str:
-    if value == "keys":
-        raise invalid("access mode 'keys' is not available in this version of Penstock yet. Use open")
-    if value != "open":
-        raise invalid(f"expected open, got {shown(value)}")
-    return "open"
+    if value not in ("open", "keys"):
+        raise invalid(f"expected open or keys, got {shown(value)}")
+    return str(value)
 
 
 def _number(what: str, least: float, most: float, *, above: bool = False) -> Callable[[object], float]:
@@ -256,5 +254,5 @@ OnDisconnect = Annotated[
     WithJsonSchema({"type": "string", "enum": ["cancel", "drain"]}),
 ]
 AccessMode = Annotated[
-    Literal["open"], BeforeValidator(_access_mode), WithJsonSchema({"type": "string", "enum": ["open"]})
+    Literal["open", "keys"], BeforeValidator(_access_mode), WithJsonSchema({"type": "string", "enum": ["open", "keys"]})
 ]

@@ -7,6 +7,7 @@ version will know is refused by that name, so that nobody believes in a budget t
 import json
 import sys
 from collections.abc import Mapping
+from itertools import chain
 from typing import Annotated, Any, ClassVar, Final
 
 from pydantic import Discriminator, Field, Tag
@@ -223,7 +224,9 @@ class RouteEntry(Section):
 class Access(Section):
     """Who may ask."""
 
-    mode: AccessMode = Field(default="open", description="open: whoever reaches the port.")
+    mode: AccessMode = Field(
+        default="open", description="open: whoever reaches the port. keys: who shows a virtual key."
+    )
 
 
 class Cors(Section):
@@ -237,9 +240,16 @@ class Cors(Section):
 class Account(Section):
     """What holds for one account, before what holds for all."""
 
-    later = frozenset({"routes", "limits", "providers"})
+    later = frozenset({"limits"})
 
     budgets: Budgets | None = Field(default=None, description="What this account may spend, beside the whole proxy.")
+    routes: dict[str, RouteEntry] = Field(
+        default_factory=dict, description="Routes of this account alone, before those of all that have the same name."
+    )
+    providers: dict[str, ProviderEntry] = Field(
+        default_factory=dict,
+        description="Providers of this account alone, or what they have of its own: such as its api_key.",
+    )
 
 
 class Ledger(Section):
@@ -329,9 +339,15 @@ SECTIONS: Final[Mapping[tuple[str, ...], type[Section]]] = {
 }
 
 
+# An account has routes and providers of the same shape.
+_OF_ACCOUNTS: Final = {
+    ("accounts", "*", *path): section for path, section in SECTIONS.items() if path[:1] in {("routes",), ("providers",)}
+}
+
+
 def section_at(path: tuple[str | int, ...], value: object = None) -> type[Section] | None:
     """The section that a mapping at a path is; a tier's and an alert's depend on the mapping itself."""
-    for pattern, section in SECTIONS.items():
+    for pattern, section in chain(SECTIONS.items(), _OF_ACCOUNTS.items()):
         if len(pattern) == len(path) and all(step in {"*", at} for step, at in zip(pattern, path, strict=True)):
             if section is WebhookEntry:
                 return entry_at(value)

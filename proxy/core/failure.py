@@ -59,6 +59,7 @@ class FailureKind(Enum):
     KEY_REFUSED = "key_refused"
     WRONG_KEYS_LIMITED = "wrong_keys_limited"
     ROLE_TOO_LOW = "role_too_low"
+    ROUTE_NOT_ALLOWED = "route_not_allowed"
     FOREIGN_HOST = "foreign_host"
     ADMIN_OFF = "admin_off"
     MODEL_UNKNOWN = "model_unknown"
@@ -137,6 +138,7 @@ TABLE: Final[Mapping[FailureKind, Row]] = MappingProxyType(
         _K.KEY_REFUSED: _refusal(_B.CLIENT, 401, "invalid_api_key"),
         _K.WRONG_KEYS_LIMITED: _refusal(_B.CLIENT, 429, "rate_limit_exceeded"),
         _K.ROLE_TOO_LOW: _refusal(_B.CLIENT, 403, "role_not_allowed"),
+        _K.ROUTE_NOT_ALLOWED: _refusal(_B.CLIENT, 403, "route_not_allowed"),
         _K.FOREIGN_HOST: _refusal(_B.CLIENT, 421, "host_not_allowed"),
         _K.ADMIN_OFF: _refusal(_B.PROXY, 503, "admin_unavailable"),
         _K.MODEL_UNKNOWN: _refusal(_B.CLIENT, 404, "model_not_found"),

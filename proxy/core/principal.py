@@ -30,5 +30,21 @@ class Principal:
     passthrough: bool = False
     shares_cache: bool = True
 
+    @property
+    def is_bound(self) -> bool:
+        """Whether it belongs to one account or may use some routes only; an admin that is bound is one of these alone."""
+        return self.account != DEFAULT_ACCOUNT or self.routes is not None
+
+    def may_use(self, name: str) -> bool:
+        """Whether it may ask for a route, or for a `<provider>/<model>`."""
+        return self.routes is None or any(_matches(pattern, name) for pattern in self.routes)
+
 
 ANYBODY: Final = Principal(passthrough=True)  # where access is open
+
+
+def _matches(pattern: str, name: str) -> bool:
+    head, star, tail = pattern.partition("*")
+    return pattern == name or (
+        bool(star) and len(name) >= len(head) + len(tail) and name.startswith(head) and name.endswith(tail)
+    )

@@ -21,7 +21,7 @@ from proxy.core.nearest import did_you_mean
 from proxy.core.pattern import Pattern, patterns
 from proxy.core.payer import NO_BUDGETS, BudgetTable
 from proxy.core.pricing import NO_PRICES, Pricing
-from proxy.terms import Api, ProviderId, RouteName, TargetName
+from proxy.terms import AccountId, Api, ProviderId, RouteName, TargetName
 
 NAME_CHARS_MAX: Final = 512  # fine-tune ids reach 100; a longer name is no name
 PLANNED_MAX: Final = 2048  # plans kept, beyond those of configured names: clients choose direct names
@@ -189,7 +189,8 @@ class RoutingTable:
     most. ``alerts``: where an operator is told. ``baseline``: the model that reports compare with. ``ledger_keep_days``
     None: rows are kept for ever. ``source`` is None where no file was read. ``patterns``, ``may_outlive`` and ``planned``
     are derived: ``planned`` holds what names have yielded, bounded by
-    the configured names times APIs and by `PLANNED_MAX` for the others.
+    the configured names times APIs and by `PLANNED_MAX` for the others. ``open_access``: callers need no key. ``views``:
+    the tables of accounts that have routes or providers of their own, each with its ``account``.
     """
 
     providers: Mapping[ProviderId, Provider]
@@ -208,6 +209,9 @@ class RoutingTable:
     baseline: Target | None = None
     ledger_keep_days: int | None = None
     source: Source | None = field(default=None, compare=False)
+    open_access: bool = True
+    account: AccountId | None = None
+    views: "Mapping[AccountId, RoutingTable]" = field(default_factory=dict)
     patterns: tuple[Pattern[str], ...] = field(init=False, repr=False, compare=False)
     may_outlive: bool = field(init=False, repr=False, compare=False)
     planned: dict[tuple[str, Api], Plan | Failure] = field(init=False, repr=False, compare=False)
@@ -217,6 +221,10 @@ class RoutingTable:
         drains = any(one.drains for one in self.providers.values()) or any(one.drains for one in self.routes.values())
         object.__setattr__(self, "may_outlive", drains)
         object.__setattr__(self, "planned", {})
+
+    def of(self, account: AccountId) -> "RoutingTable":
+        """The table by which an account's requests are routed: its own, or this one."""
+        return self.views.get(account, self)
 
 
 class _Ask(NamedTuple):
@@ -298,7 +306,7 @@ def _planned(table: RoutingTable, ask: _Ask) -> Plan | Failure:
 
 
 def _candidates(table: RoutingTable, ask: _Ask) -> tuple[Route | None, tuple[Target, ...]] | Failure:
-    mapped = ask.name if ask.name in table.routes else _mapped(table, ask.name)
+    mapped = meant(table, ask.name)
     route = table.routes.get(RouteName(mapped))
     if route is not None:
         return route, route.targets
@@ -311,8 +319,10 @@ def _candidates(table: RoutingTable, ask: _Ask) -> tuple[Route | None, tuple[Tar
     return None, (target,)
 
 
-def _mapped(table: RoutingTable, asked: str) -> str:
-    """What `models` makes of a name: a route name or a target; the name itself where nothing matches."""
+def meant(table: RoutingTable, asked: str) -> str:
+    """The route or the target that a name leads to; the name itself where it is one, or where nothing matches."""
+    if asked in table.routes:
+        return asked
     value = table.models.get(asked)
     if value is None:
         value = next((pattern.value for pattern in table.patterns if pattern.matches(asked)), None)

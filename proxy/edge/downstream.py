@@ -28,6 +28,10 @@ class AiohttpDownstream:
         self.headers: Mapping[str, str] = request.headers
         self.response: web.StreamResponse | None = None
 
+    @property
+    def peer(self) -> str:
+        return self._request.remote or ""
+
     async def body(self, bytes_max: int) -> bytes:
         return await whole(self._request, bytes_max)
 

@@ -12,18 +12,18 @@ from urllib.parse import parse_qs, unquote
 
 from aiohttp import web
 
-from proxy.core.failure import Failure, FailureKind
+from proxy.core.failure import Failure, FailureKind, Rejected
 from proxy.core.nearest import did_you_mean
 from proxy.core.request_id import new_id, request_id
-from proxy.core.routing import listing
 from proxy.edge import cors, paths
 from proxy.edge.admin.shell import Admin
 from proxy.edge.downstream import AiohttpDownstream
 from proxy.edge.health import Outlook, health_body
-from proxy.edge.models import model_body, models_body
+from proxy.edge.models import model_body, models_body, usable
 from proxy.phases import lifecycle
 from proxy.phases.accept import FORMS
 from proxy.phases.ask import NOT_WRITABLE
+from proxy.phases.door import challenges
 from proxy.phases.exchange import Exchange
 from proxy.phases.flight import landed
 from proxy.phases.refuse import refuse
@@ -145,7 +145,7 @@ class Surface:
             methods = tuple(sorted(paths.PASSED_METHODS))
         if passed is None:
             failure = _wrong_method(request, methods) if methods else _unknown_path(request, path)
-            return await self._refuse(request, api, failure, allow=", ".join(methods))
+            return await self._refuse(request, api, failure, (("allow", ", ".join(methods)),) if methods else ())
         if cors.is_foreign_page(origins, request.headers):
             return await self._refuse(request, api, _foreign(request))
         return await self._exchange(request, passed)
@@ -158,7 +158,6 @@ class Surface:
 
     async def _read(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
         """What is asked by GET: models and health."""
-        table = self.runtime.table
         if path in paths.LIVE:
             return self._json(request, 200, b'{"status":"live"}')
         if path in paths.READY:
@@ -166,12 +165,20 @@ class Surface:
         if path == paths.HEALTH:
             strict = parse_qs(request.raw_path.partition("?")[2]).get("strict") == ["1"]
             return self._json(request, *health_body(self.runtime, self._outlook, strict=strict))
+        return await self._models(request, path)
+
+    async def _models(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
+        try:
+            principal = self.runtime.door.principal_of(self._downstream(request))
+        except Rejected as rejected:
+            return await self._refuse(request, Api.CHAT, rejected.failure, challenges(rejected.failure))
+        table = self.runtime.table.of(principal.account)
         match = paths.MODELS.fullmatch(path)
         name = unquote(match.group(1) or "") if match is not None else ""
-        body = model_body(table, name) if name else models_body(table)
+        body = model_body(table, principal, name) if name else models_body(table, principal)
         if body is not None:
             return self._json(request, 200, body)
-        near = did_you_mean(name, [known for known, _ in listing(table)])
+        near = did_you_mean(name, [known for known, _ in usable(table, principal)])
         message = f"The model '{name[:80]}' is not served here.{near} GET /v1/models lists what is."
         return await self._refuse(request, Api.CHAT, Failure(FailureKind.MODEL_UNKNOWN, message, param="model"))
 
@@ -189,10 +196,9 @@ class Surface:
         return web.Response(status=status, body=body, content_type="application/json", headers=headers)
 
     async def _refuse(
-        self, request: web.BaseRequest, api: Api | None, failure: Failure, *, allow: str = ""
+        self, request: web.BaseRequest, api: Api | None, failure: Failure, more: Sequence[tuple[str, str]] = ()
     ) -> web.StreamResponse:
         downstream = self._downstream(request)
-        more = (("allow", allow),) if allow else ()
         await _tell(_exchange(request, api or Api.CHAT, self.runtime), self.runtime, failure, downstream, more)
         return _sent(downstream)
 

@@ -15,6 +15,8 @@ class Unheard:
     See `proxy.ports.Downstream`.
     """
 
+    peer = ""  # nobody's
+
     __slots__ = ("_body", "gone", "headers", "is_broken", "sent")
 
     def __init__(self, body: bytes) -> None:

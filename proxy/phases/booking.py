@@ -110,5 +110,5 @@ def _baseline(x: Exchange, runtime: Runtime, bill: Bill) -> NanoUsd | None:
     target = runtime.table.baseline
     if target is None or x.api in (Api.COUNT_TOKENS, Api.PASSTHROUGH) or x.commitment is not Commitment.COMPLETE:
         return None
-    tariff = runtime.terms(None, target).price.tariff
+    tariff = runtime.terms(x.account, None, target).price.tariff
     return cost.cost(bill.used, tariff, x.admitted_ms // 1000) if isinstance(tariff, Tariff) else None

@@ -74,6 +74,7 @@ class Exchange:
     admitted_ms: int
     total_at: float = 0.0
     principal: Principal = ANYBODY
+    is_identified: bool = False  # from the beginning where the server itself asks, for a principal that it knows
     body: Body | None = None
     upload: Upload | None = None  # a body that is not read but passed on; else `body`
     streamed: bool = False

@@ -10,6 +10,7 @@ import asyncio
 from proxy.core.failure import Failure, FailureKind, Rejected
 from proxy.phases.accept import accept
 from proxy.phases.carry import carry
+from proxy.phases.door import challenges
 from proxy.phases.exchange import Exchange
 from proxy.phases.identify import identify
 from proxy.phases.plan import plan
@@ -39,7 +40,7 @@ async def run(x: Exchange, runtime: Runtime, downstream: Downstream) -> None:
 
 async def _live(x: Exchange, runtime: Runtime, downstream: Downstream) -> None:
     try:
-        identify(x)
+        identify(x, runtime, downstream)
         await accept(x, downstream)
         way = plan(x, runtime)
         if way.cache is None or not await recall(x, runtime, way, way.cache, downstream):
@@ -47,7 +48,7 @@ async def _live(x: Exchange, runtime: Runtime, downstream: Downstream) -> None:
         if x.outlives and downstream.gone and x.failure is None and not x.is_recorded:
             _client_left(x)
     except Rejected as rejected:
-        await refuse(x, rejected.failure, downstream)
+        await refuse(x, rejected.failure, downstream, challenges(rejected.failure))
 
 
 def _client_left(x: Exchange) -> None:

@@ -6,10 +6,11 @@ from functools import partial
 
 from proxy.core import balance, cost, redact, routing
 from proxy.core.failure import Failure, FailureKind, Rejected
-from proxy.core.routing import Plan, Target
+from proxy.core.routing import Plan, RoutingTable, Target
 from proxy.core.tariff import Price
 from proxy.phases.accept import requested_timeout_s
 from proxy.phases.exchange import Exchange
+from proxy.phases.identify import allowed, without_hints
 from proxy.phases.runtime import Runtime
 from proxy.terms import Api, NanoUsd
 
@@ -19,12 +20,14 @@ _STATEFUL = ("previous_response_id", "conversation", "background")
 def plan(x: Exchange, runtime: Runtime) -> Plan:
     """Find the exchange's plan and deadline. Raises `Rejected`."""
     only = x.headers.get("x-penstock-provider") or None
+    table = runtime.table.of(x.account)
     if x.api is Api.PASSTHROUGH:
-        found = routing.passthrough_plan(runtime.table, only)
+        made = routing.passthrough_plan(table, only)
     else:
-        found = routing.plan(runtime.table, x.asked, x.api, only=only)
-    if isinstance(found, Failure):
-        raise Rejected(found)
+        made = routing.plan(table, x.asked, x.api, only=only)
+    if isinstance(made, Failure):
+        raise Rejected(without_hints(x, made))
+    found = allowed(x, table, made)
     if x.api is Api.RESPONSES and _is_stateful(x):
         # What the request refers to is stored at one provider: another one could only misunderstand it.
         home = found.targets[0].provider.id
@@ -35,7 +38,7 @@ def plan(x: Exchange, runtime: Runtime) -> Plan:
             *(found.tiers, runtime.speeds, runtime.rng, x.started),
             streamed=x.streamed,
             affinity=partial(_affinity, x),
-            rank=partial(_ranked, runtime, found),
+            rank=partial(_ranked, table, int(runtime.wall()), found),
         )
         found = replace(found, targets=ordered)
     x.cost_tier = _asked_tier(x, runtime)
@@ -67,11 +70,11 @@ def _affinity(x: Exchange) -> bytes:
     return f"{x.account}\n".encode() + prefix
 
 
-def _ranked(runtime: Runtime, plan: Plan, targets: Sequence[Target]) -> Sequence[Target]:
+def _ranked(table: RoutingTable, at: int, plan: Plan, targets: Sequence[Target]) -> Sequence[Target]:
     def price(target: Target) -> Price:
-        return runtime.table.pricing.terms(plan.route, target.provider.id, target.model).price
+        return table.pricing.terms(plan.route, target.provider.id, target.model).price
 
-    return cost.rank(targets, price, int(runtime.wall()))
+    return cost.rank(targets, price, at)
 
 
 def _is_stateful(x: Exchange) -> bool:

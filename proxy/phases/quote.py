@@ -44,7 +44,7 @@ def quote(x: Exchange, runtime: Runtime, plan: Plan, target: Target) -> Quote | 
     """The most that this exchange may cost at this target, or why it may not be asked."""
     if x.api in UNBILLED:
         return _FREE
-    terms = runtime.terms(plan.route, target)
+    terms = runtime.terms(x.account, plan.route, target)
     if x.cost_tier is not None:
         terms = terms.within(*x.cost_tier)
     if x.api is Api.MODERATIONS and not isinstance(terms.price.tariff, Tariff):

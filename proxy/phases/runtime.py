@@ -14,10 +14,11 @@ from proxy.core.retry_budget import RetryBudget
 from proxy.core.routing import RoutingTable, Target
 from proxy.phases.breakers import Breakers
 from proxy.phases.budgets import Budgets
+from proxy.phases.door import Door
 from proxy.phases.recalls import Recalls
 from proxy.phases.watchdog import Ticker
 from proxy.ports import Books, CacheStore, ExchangeLog, Ledger, Upstream
-from proxy.terms import CacheKey, ProviderId, RouteName, TargetName
+from proxy.terms import AccountId, CacheKey, ProviderId, RouteName, TargetName
 
 TERMS_MAX: Final = 2048  # kept in mind; clients can name targets
 
@@ -40,6 +41,7 @@ class Runtime:
     books: Books
     ledger: Ledger  # for reports: read-only
     cache: CacheStore
+    door: Door
     ticker: Ticker = field(init=False)
     credentials: Mapping[ProviderId, Subject] = field(init=False)  # of those providers that have one
     retry_budget: RetryBudget = field(init=False)
@@ -51,7 +53,7 @@ class Runtime:
     recalls: Recalls = field(default_factory=Recalls)
     flights: "dict[CacheKey, Flight]" = field(default_factory=dict)  # those that others may join
     flying: "set[asyncio.Task[None]]" = field(default_factory=set)  # all, until their answers are kept
-    _terms: dict[tuple[RouteName | None, TargetName], Terms] = field(default_factory=dict)
+    _terms: dict[tuple[AccountId | None, RouteName | None, TargetName], Terms] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.ticker = Ticker(self.now)
@@ -62,12 +64,13 @@ class Runtime:
         }
         self.retry_budget = RetryBudget(self.table.retry.budget)
 
-    def terms(self, route: RouteName | None, target: Target) -> Terms:
-        """What holds for a target in a route; None: it was named directly."""
-        key = (route, target.name)
+    def terms(self, account: AccountId, route: RouteName | None, target: Target) -> Terms:
+        """What holds for an account's target in a route; None: it was named directly."""
+        table = self.table.of(account)
+        key = (table.account, route, target.name)
         found = self._terms.get(key)
         if found is None:
             if len(self._terms) >= TERMS_MAX:
                 self._terms.clear()
-            found = self._terms[key] = self.table.pricing.terms(route, target.provider.id, target.model)
+            found = self._terms[key] = table.pricing.terms(route, target.provider.id, target.model)
         return found

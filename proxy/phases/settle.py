@@ -17,7 +17,7 @@ def settle(x: Exchange, runtime: Runtime) -> None:
     x.request_bytes = len(x.body.raw) if x.body is not None else 0
     if x.upload is not None:
         x.request_bytes = x.upload.seen_bytes
-    booked = _book(x, runtime, now)
+    booked = _book(x, runtime, now) if x.is_identified else None  # who is nobody writes into no book
     if x.upload is not None:
         x.upload.close()
     x.body = x.prompt = None  # the log's record is made later, and must not keep 32 MiB alive until then

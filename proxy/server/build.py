@@ -14,6 +14,7 @@ from uuid import uuid4
 from proxy.core.routing import RoutingTable
 from proxy.phases.breakers import Breakers
 from proxy.phases.budgets import Budgets
+from proxy.phases.door import Door
 from proxy.phases.runtime import Runtime
 from proxy.ports import BreakerStore, BudgetStore, CacheStore, ExchangeLog, StoreAway, StoreState, StoreUnusable
 from proxy.server import books
@@ -150,7 +151,9 @@ def _cache_store(redis: "RedisConnection | None") -> CacheStore:
     return RedisCache(redis)
 
 
-def build_runtime(table: RoutingTable, upstream: UpstreamClient, log: ExchangeLog, stores: Stores) -> Runtime:
+def build_runtime(
+    table: RoutingTable, upstream: UpstreamClient, log: ExchangeLog, stores: Stores, door: Door
+) -> Runtime:
     return Runtime(
         table=table,
         upstream=upstream,
@@ -162,4 +165,5 @@ def build_runtime(table: RoutingTable, upstream: UpstreamClient, log: ExchangeLo
         books=stores.outbox,
         ledger=stores.reports,
         cache=stores.cache,
+        door=door,
     )

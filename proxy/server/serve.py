@@ -22,7 +22,7 @@ from proxy.edge.protocol import HttpServer
 from proxy.edge.surface import Surface
 from proxy.phases.probe import Probe
 from proxy.ports import ExchangeLog
-from proxy.server import own_secrets
+from proxy.server import doors, own_secrets
 from proxy.server.build import BadStore, Stores, build_log, build_runtime
 from proxy.server.settings import Settings
 from proxy.simulator.server import Simulator
@@ -83,7 +83,12 @@ class Service:
 
     async def start(self) -> None:
         """Open the socket. Raises `CannotServe`."""
-        refuse_open_bind(self.options.host)
+        try:
+            door = doors.door(self.table, self.admin_key, self.settings.api_key, self.log)
+        except own_secrets.SecretRefused as refused:
+            raise CannotServe(str(refused)) from None
+        if door.is_open:
+            refuse_open_bind(self.options.host)
         if not http_parser.HttpRequestParser.__module__.endswith("_http_parser"):
             raise CannotServe(
                 "aiohttp's C parser is missing; its Python one is too lenient. Install aiohttp from a wheel."
@@ -97,7 +102,7 @@ class Service:
             await self._stores.start()
         except BadStore as bad:
             raise CannotServe(str(bad)) from None
-        runtime = build_runtime(self.table, self._upstream, self.log, self._stores)
+        runtime = build_runtime(self.table, self._upstream, self.log, self._stores, door)
         admin = Admin(
             None if self.admin_key is None else self.admin_key.role_of, (self.options.host, *self.options.admin_hosts)
         )
@@ -184,7 +189,7 @@ def refuse_open_bind(host: str) -> None:
     if not loopback:
         raise CannotServe(
             f"Refusing to listen on {host}: access is open (access.mode: open), so everyone who can reach it could spend "
-            "with your provider keys. Listen on 127.0.0.1, or put an authenticating proxy in front of it."
+            "with your provider keys. Ask for keys (access: {mode: keys}, or PENSTOCK_API_KEY), or listen on 127.0.0.1."
         )
 
 

@@ -46,6 +46,7 @@ class Settings:
     port: int = field(default=PORT, metadata=_by("PENSTOCK_PORT", _port(PORT)))
     data: Path = field(default=Path("data"), metadata=_by("PENSTOCK_DATA", Path))
     admin_key: str | None = field(default=None, repr=False, metadata=_by("PENSTOCK_ADMIN_KEY", str))
+    api_key: str | None = field(default=None, repr=False, metadata=_by("PENSTOCK_API_KEY", str))
     admin_port: int | None = field(default=None, metadata=_by("PENSTOCK_ADMIN_PORT", _port(None)))
     admin_hosts: tuple[str, ...] = field(default=(), metadata=_by("PENSTOCK_ADMIN_HOSTS", _names))
     url: str | None = field(default=None, metadata=_by("PENSTOCK_URL", str))

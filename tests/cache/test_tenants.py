@@ -22,7 +22,8 @@ routes: {{route: {{tiers: [echo/m]}}}}
 """
 
 
-def identify(x: Exchange) -> None:
+def identify(x: Exchange, *_: object) -> None:
+    x.is_identified = True
     x.principal = Principal(AccountId(x.headers["x-account"]))
 
 

@@ -62,6 +62,10 @@ VALID: list[Any] = [
     {"routes": {"x": {"tiers": ["a/b"], "cache": False}}},
     {"ledger": {}},
     {"models": {"gpt-*": "openai/*"}, "default_route": "x", "access": {"mode": "open"}},
+    {
+        "access": {"mode": "keys"},
+        "accounts": {"acme": {"routes": {"r": {"tiers": ["a/b"]}}, "providers": {"openai": {}}}},
+    },
 ]
 INVALID: list[Any] = [
     {"limits": {}},
@@ -69,7 +73,6 @@ INVALID: list[Any] = [
     {"budgets": {"daily": 9_000_001}},
     {"budgets": {"alert_at": 0}},
     {"accounts": {"a/b": {}}},
-    {"accounts": {"acme": {"routes": {}}}},
     {"cost_tiers": {"High": 1}},
     {"alerts": [{"to": "pigeon"}]},
     {"alerts": [{"to": "slack", "url": "https://hooks.slack.example/x"}]},
@@ -94,7 +97,8 @@ INVALID: list[Any] = [
     {"providers": {"openai": {"api_key": "sk-literal"}}},
     {"providers": {"openai": {"base_url": None}}},
     {"defaults": {"timeouts": {"connect": 5}}},
-    {"access": {"mode": "keys"}},
+    {"access": {"mode": "closed"}},
+    {"accounts": {"acme": {"routes": {"r": {"tiers": []}}}}},
     {"providers": {"openai": {"price": {"*": {"input": -1, "output": 1}}}}},
     {"providers": {"openai": {"price": {"*": {"input": "2,5", "output": 1}}}}},
 ]

@@ -42,7 +42,7 @@ BEYOND: dict[str, tuple[int | None, str]] = {
     "not_found": (404, "a path that is not served"),
     "method_not_allowed": (405, "a path that is served, by another method"),
     "origin_not_allowed": (403, "a web page of an origin that is not listed"),
-    "role_not_allowed": (403, "an admin endpoint that asks for a higher role; the contract's 403 is of routes"),
+    "role_not_allowed": (403, "what takes a higher role; the contract's 403 is of routes"),
     "not_cached": (504, "only-if-cached, and nothing is kept: RFC 9111, section 5.2.1.7"),
     "host_not_allowed": (421, "the admin API by a name that is not this server's"),
     "admin_unavailable": (503, "the admin API where no admin key could be had"),

@@ -20,6 +20,7 @@ from proxy.stores.sqlite.ledger import SqliteLedger
 from proxy.terms import Role
 from proxy.upstream.client import UpstreamClient
 from tests.books import RecordingBooks, budgets
+from tests.doors import open_to_all
 from tests.gateway import Answer, Connection, RecordingLog
 
 KEY = "hush-Zq8vT1nB6yKd4wXs9LpRf2JmGc7h"
@@ -74,7 +75,8 @@ async def open_door(
     ledger = SqliteLedger(Path("never opened"))
     books = RecordingBooks()
     cache = MemoryCache(time.monotonic)
-    runtime = Runtime(routing, upstream, log, time.monotonic, time.time, breakers, budgets(log), books, ledger, cache)
+    world = (routing, upstream, log, time.monotonic, time.time, breakers, budgets(log), books, ledger, cache)
+    runtime = Runtime(*world, open_to_all(log))
 
     def role_of(presented: str) -> Role | None:
         return None if keeper is None or keeper.role_of(presented) is None else role

@@ -293,7 +293,9 @@ async def test_f078_a_price_that_changes_holds_for_what_comes_after(start: Start
     table = replace(dearer.service.table, providers=gateway.service.table.providers)
     table = replace(table, routes=gateway.service.table.routes)
     assert gateway.service._upstream is not None
-    surface.runtime = build.build_runtime(table, gateway.service._upstream, gateway.log, stores_of(gateway))
+    surface.runtime = build.build_runtime(
+        table, gateway.service._upstream, gateway.log, stores_of(gateway), surface.runtime.door
+    )
     held.go.set()
     assert (await asking).status == 200
     assert (await send(gateway.port, CHAT, body())).status == 200

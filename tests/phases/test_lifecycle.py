@@ -23,6 +23,7 @@ from proxy.stores.memory.cache import MemoryCache
 from proxy.stores.sqlite.ledger import SqliteLedger
 from proxy.terms import Api, ExchangeId
 from tests.books import RecordingBooks
+from tests.doors import open_to_all
 from tests.gateway import RecordingLog
 from tests.ledger import FakeLedger
 from tests.money.stage import budget
@@ -128,6 +129,7 @@ class FakeDownstream:
         return self._body
 
     gone = False
+    peer = "127.0.0.1"
 
     def outlive(self) -> None:
         return
@@ -187,7 +189,9 @@ routes: {route: {tiers: [a/m, b/m]}}
         held = Budgets(self.store, FakeLedger(), on_alert=lambda _: None, log=self.log, wall=time.time, worker="test")
         self.cache = MemoryCache(time.monotonic)
         world = (table, self.upstream, self.log, time.monotonic, time.time, self.breakers)
-        self.runtime = Runtime(*world, held, self.books, SqliteLedger(Path("never opened")), self.cache)
+        self.runtime = Runtime(
+            *world, held, self.books, SqliteLedger(Path("never opened")), self.cache, open_to_all(self.log)
+        )
         self.is_form = script.startswith("form")
         api, path = (
             (Api.TRANSCRIPTIONS, "/v1/audio/transcriptions") if self.is_form else (Api.CHAT, "/v1/chat/completions")

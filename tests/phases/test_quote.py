@@ -27,8 +27,9 @@ from proxy.phases.upload import Upload
 from proxy.stores.memory.breakers import MemoryBreakers
 from proxy.stores.memory.cache import MemoryCache
 from proxy.stores.sqlite.ledger import SqliteLedger
-from proxy.terms import Api, ExchangeId, NanoUsd, RouteName
+from proxy.terms import DEFAULT_ACCOUNT, Api, ExchangeId, NanoUsd, RouteName
 from tests.books import RecordingBooks, budgets
+from tests.doors import open_to_all
 from tests.gateway import RecordingLog
 from tests.money.stage import IN, OUT, rules
 from tests.phases.test_lifecycle import FakeBody, FakeUpstream
@@ -61,13 +62,18 @@ routes: {{route: {{tiers: [p/m]}}}}
         self.table = rules(table, route=RouteRules(**route))
         world = (self.table, FakeUpstream([], streamed=False), log, time.monotonic, time.time, breakers)
         self.runtime = Runtime(
-            *world, budgets(log), RecordingBooks(), SqliteLedger(Path("never opened")), MemoryCache(time.monotonic)
+            *world,
+            budgets(log),
+            RecordingBooks(),
+            SqliteLedger(Path("never opened")),
+            MemoryCache(time.monotonic),
+            open_to_all(log),
         )
         target = self.table.routes[RouteName("route")].targets[0]
         if output_tokens_max is not None:
-            terms = self.runtime.terms(RouteName("route"), target)
+            terms = self.runtime.terms(DEFAULT_ACCOUNT, RouteName("route"), target)
             made = replace(terms, output_tokens_max=output_tokens_max)
-            self.runtime._terms[RouteName("route"), target.name] = made
+            self.runtime._terms[None, RouteName("route"), target.name] = made
         self.plan = Plan("route", RouteName("route"), (target,), (), self.table.timeouts, params=params)
         self.x = Exchange(ExchangeId("x"), ExchangeId("x"), api, "POST", "/", {}, 0.0, 1_790_000_000_000)
         if fields is None:

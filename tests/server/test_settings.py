@@ -13,7 +13,7 @@ SECRET = "hush-Zq8vT1nB6yKd4wXs9LpRf2JmGc7h"
 
 
 def test_what_is_unset_or_empty_has_its_default() -> None:
-    defaults = Settings(None, "127.0.0.1", 4020, Path("data"), None, None, (), None)
+    defaults = Settings(None, "127.0.0.1", 4020, Path("data"), None, None, None, (), None)
     assert Settings.of({}) == defaults
     assert Settings.of(dict.fromkeys(VARIABLES, "")) == defaults
     assert Settings.of(dict.fromkeys(VARIABLES, "  ")) == defaults
@@ -35,7 +35,7 @@ def test_every_variable_is_read() -> None:
     )
     names = ("proxy.example", "admin.example")
     data = Path("/var/lib/penstock")
-    assert given == Settings(Path("my.yaml"), "::1", 80, data, SECRET, 0, names, "https://proxy.example")
+    assert given == Settings(Path("my.yaml"), "::1", 80, data, SECRET, None, 0, names, "https://proxy.example")
 
 
 def test_a_secret_has_no_part_in_the_repr_and_settings_stay_as_they_are() -> None:

@@ -61,6 +61,7 @@ async def _sent(runtime: Runtime, request: WarmRequest) -> Answered:
     own_id = new_id(runtime.rng)
     headers, admitted_ms = downstream.headers, int(runtime.wall() * 1000)
     x = Exchange(own_id, own_id, request.api, "POST", request.path, headers, runtime.now(), admitted_ms)
+    x.is_identified = True
     await lifecycle.run(x, runtime, downstream)
     if x.failure is not None:
         return Answered(x.status, failed=x.failure.message, code=x.failure.row.code)
