@@ -13,7 +13,6 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from typing import Final
 
 from proxy.core.budget import AlertLevel, Book, BudgetLease, Settlement, Standing
@@ -59,6 +58,8 @@ class BudgetKeeper:
         self._under_way = 0
         self._dropped = 0
         self._to_do = asyncio.Event()
+        self._look_at = 0.0  # when leases are looked through again, by the loop's clock
+        self._untold = False
         self._away = ""
         self._all_due = False
 
@@ -99,7 +100,9 @@ class BudgetKeeper:
                 self._audit.hurry(book)
                 self._all_due = True
             known = self._books.get(book)
-            if self._all_due or (known is not None and known.to_tell > AlertLevel.NONE):
+            if known is not None and known.to_tell > AlertLevel.NONE:
+                self._untold = True
+            if self._all_due or self._untold:
                 self._to_do.set()
 
     def store_away(self, why: StoreAway) -> None:
@@ -134,11 +137,21 @@ class BudgetKeeper:
 
     async def run(self) -> None:
         """Until cancelled."""
+        looking = asyncio.get_running_loop().create_task(self._look())
+        try:
+            while True:
+                await self._to_do.wait()
+                self._to_do.clear()
+                if not await self._turn():
+                    await asyncio.sleep(RETRY_S)
+        finally:
+            looking.cancel()
+
+    async def _look(self) -> None:
+        """Leases are due by time. One timer for them: one with every settlement would cost as much as the settlement."""
         while True:
-            await self._wait()
-            if await self._turn():
-                continue
-            await asyncio.sleep(RETRY_S)
+            await asyncio.sleep(self._renew_every_s / 2)
+            self._to_do.set()
 
     async def flush(self) -> None:
         """Deliver what is left, within `CLOSE_S`."""
@@ -146,12 +159,6 @@ class BudgetKeeper:
         while self._settlements and asyncio.get_running_loop().time() < deadline:
             if not await self._settle():
                 await asyncio.sleep(RETRY_S / 5)
-
-    async def _wait(self) -> None:
-        with suppress(TimeoutError):  # then it is time to look at the leases
-            async with asyncio.timeout(self._renew_every_s / 2):
-                await self._to_do.wait()
-        self._to_do.clear()
 
     async def _turn(self) -> bool:
         """One round of everything; False where the store is away, and it is to be tried again soon."""
@@ -187,6 +194,9 @@ class BudgetKeeper:
 
     async def _renew(self) -> bool:
         now = asyncio.get_running_loop().time()
+        if now < self._look_at and not self._all_due:
+            return True
+        self._look_at = now + self._renew_every_s / 4
         every_s, self._all_due = 0.0 if self._all_due else self._renew_every_s, False
         due = [lease for lease, kept_at in self._leases.values() if now - kept_at >= every_s]
         if not due:
@@ -210,9 +220,13 @@ class BudgetKeeper:
             self.renew_all()
 
     async def _tell(self) -> bool:
+        if not self._untold:
+            return True
+        self._untold = False
         for known in self._books:
             for level in known.untold():
                 if not await self._tell_of(known, level):
+                    self._untold = True
                     return False
         return True
 
