@@ -123,9 +123,10 @@ def invalidate(everything: bool, yes: bool, as_json: bool, url: str | None, **gi
     help="How many requests run at once.",
 )
 @key_option
+@click.option("--account", metavar="ID", help="The account whose answers they are; takes the admin key.")
 @json_option
 @click.option("--url", metavar="URL", help="Where the server runs. Default: PENSTOCK_URL, else here, at PENSTOCK_PORT.")
-def warm(file: Path, concurrency: int, key: str | None, as_json: bool, url: str | None) -> None:
+def warm(*, file: Path, concurrency: int, key: str | None, account: str | None, as_json: bool, url: str | None) -> None:
     """Send the requests of FILE to the server as a client, so that their answers are in its cache.
 
     Each line of FILE is a chat body, or a line of OpenAI's batch form: {"method": "POST", "url": "/v1/responses",
@@ -143,7 +144,7 @@ def warm(file: Path, concurrency: int, key: str | None, as_json: bool, url: str 
         if key:
             warn_of_clear("the key", where)
         with progress(total, "warming") as advance:
-            tally = cache_warm.run(file, where, key or None, concurrency, lambda: advance(1))
+            tally = cache_warm.run(file, where, _shown(key, account), concurrency, lambda: advance(1))
     except (NoAnswer, cache_warm.BadFile) as problem:
         click.echo(f"penstock: {problem}", err=True)
         sys.exit(EXIT_PROBLEMS)
@@ -156,6 +157,12 @@ def warm(file: Path, concurrency: int, key: str | None, as_json: bool, url: str 
         _show_warmed(told)
     if not tally.is_clean:
         sys.exit(EXIT_PROBLEMS)
+
+
+def _shown(key: str | None, account: str | None) -> dict[str, str]:
+    """The headers that say who asks."""
+    shown = {} if not key else {"authorization": f"Bearer {key}"}
+    return shown if account is None else shown | {"x-penstock-account": account}
 
 
 def _show_warmed(told: dict[str, Any]) -> None:

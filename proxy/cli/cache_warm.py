@@ -4,7 +4,7 @@ The file is read twice: first whole, so that nothing is sent of one with a bad l
 """
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -72,12 +72,12 @@ def _read(line: bytes) -> WarmRequest | str:
     return warm_request.read(value)
 
 
-def run(file: Path, where: Address, key: str | None, concurrency: int, advance: Callable[[], None]) -> Tally:
-    """Send a file that was counted. Raises `NoAnswer` where nobody is there."""
-    if key is not None and not (key.isascii() and key.isprintable()):
-        raise NoAnswer("the key holds a character that no header can carry.")
+def run(file: Path, where: Address, shown: Mapping[str, str], concurrency: int, advance: Callable[[], None]) -> Tally:
+    """Send a file that was counted. ``shown``: headers that say who asks. Raises `NoAnswer` where nobody is there."""
+    if not all(value.isascii() and value.isprintable() for value in shown.values()):
+        raise NoAnswer("the key or the account holds a character that no header can carry.")
     try:
-        return asyncio.run(_run(file, where, key, concurrency, advance))
+        return asyncio.run(_run(file, where, shown, concurrency, advance))
     except BaseExceptionGroup as group:
         reached = group.subgroup(NoAnswer)
         if reached is None:
@@ -92,10 +92,10 @@ def _first(group: BaseExceptionGroup[NoAnswer]) -> BaseException:
     return error
 
 
-async def _run(file: Path, where: Address, key: str | None, concurrency: int, advance: Callable[[], None]) -> Tally:
-    headers = {"content-type": "application/json", "user-agent": "penstock-cli"}
-    if key is not None:
-        headers["authorization"] = f"Bearer {key}"
+async def _run(
+    file: Path, where: Address, shown: Mapping[str, str], concurrency: int, advance: Callable[[], None]
+) -> Tally:
+    headers = {"content-type": "application/json", "user-agent": "penstock-cli", **shown}
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=SILENCE_S)
     async with aiohttp.ClientSession(headers=headers, timeout=timeout, trust_env=False) as session:
         requests = ((number, one) for number, one in _lines(file) if isinstance(one, WarmRequest))

@@ -16,7 +16,7 @@ from proxy.cli.options import EXIT_PROBLEMS, config_option, json_option, loaded
 from proxy.cli.table import show
 from proxy.core.failure import Failure
 from proxy.core.routing import Plan, RoutingTable, Target, Timeouts, considered, plan
-from proxy.terms import Api, RouteName
+from proxy.terms import DEFAULT_ACCOUNT, AccountId, Api, RouteName
 
 HEADERS: Final = ("", "TARGET", "MODEL SENT", "INPUT", "OUTPUT", "FROM", "COST TIER", "OUTPUT CAP", "SKIPPED")
 
@@ -38,15 +38,16 @@ class _Row(NamedTuple):
     show_default=True,
     help="The API that the request comes by.",
 )
+@click.option("--account", metavar="ID", default=DEFAULT_ACCOUNT, help="The account that asks, whose own routes count.")
 @config_option
 @json_option
-def command(route: str, api: str, config: Path, as_json: bool) -> None:
+def command(route: str, api: str, account: str, config: Path, as_json: bool) -> None:
     """Show which targets a request for ROUTE would try, in which order, and why others are skipped.
 
     With what each charges, the most that a request may cost there, the output cap that a request without one gets, and
     who pays. ROUTE is anything that a request may name as its model. Exit code 1 if no target could serve it.
     """
-    table = loaded(config)
+    table = loaded(config).of(AccountId(account))
     if all(provider.inactive is not None for provider in table.providers.values()):
         from proxy.config.resolve import with_demo  # noqa: PLC0415 - not for --help
 

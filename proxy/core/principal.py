@@ -1,5 +1,6 @@
 """Who calls, and what they may do: what an open door, a virtual key or the admin key comes to."""
 
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -40,7 +41,14 @@ class Principal:
         return self.routes is None or any(_matches(pattern, name) for pattern in self.routes)
 
 
+_ACCOUNT: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
 ANYBODY: Final = Principal(passthrough=True)  # where access is open
+
+
+def account_of(text: str) -> AccountId | None:
+    """The account of that id; None where it can be no account's."""
+    return AccountId(text) if _ACCOUNT.fullmatch(text) else None
 
 
 def _matches(pattern: str, name: str) -> bool:

@@ -6,20 +6,18 @@ the admin key's holder or a virtual key's. Whoever is an admin of the whole prox
 wrong ones came from there.
 """
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final, Protocol
 
 from proxy.core.failure import Failure, FailureKind, Rejected
 from proxy.core.presented_keys import CARRIERS, presented_keys
-from proxy.core.principal import ANYBODY, Principal
+from proxy.core.principal import ANYBODY, Principal, account_of
 from proxy.core.wrong_keys import WrongKeys, peer_of
 from proxy.ports import ExchangeLog
-from proxy.terms import AccountId, Role
+from proxy.terms import Role
 
 ACCOUNT_HEADER: Final = "x-penstock-account"
-_ACCOUNT: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _NONE: Final = (
     "This needs a key, and the request shows none. Send it as Authorization: Bearer, x-api-key or api-key; "
     "with an OpenAI SDK, set OPENAI_API_KEY."
@@ -65,10 +63,11 @@ class Door:
             return principal
         if principal.role is not Role.ADMIN or principal.is_bound:
             raise Rejected(Failure(FailureKind.ROLE_TOO_LOW, _NOT_ADMIN))
-        if not _ACCOUNT.fullmatch(acts_for):
+        account = account_of(acts_for)
+        if account is None:
             message = f"{ACCOUNT_HEADER} must be up to 64 letters, digits, '.', '_' and '-', got {acts_for[:80]!r}."
             raise Rejected(Failure(FailureKind.BAD_REQUEST, message))
-        return replace(principal, account=AccountId(acts_for))
+        return replace(principal, account=account)
 
     def _holder(self, caller: Caller) -> Principal:
         shown = presented_keys(caller.headers.items())

@@ -466,3 +466,15 @@ def test_every_command_has_help_with_an_example(runner: CliRunner, name: str) ->
     assert result.exit_code == 0
     assert "Example" in result.stdout
     assert isinstance(main.get_command(click.Context(main), name), click.Command)
+
+
+def test_explain_what_an_account_would_get(runner: CliRunner) -> None:
+    text = """
+providers: {own: {like: vllm, base_url: "http://127.0.0.1:1/v1"}}
+routes: {voice: {tiers: [own/all]}}
+accounts: {acme: {routes: {voice: {tiers: [own/acme]}}}}
+"""
+    Path("accounts.yaml").write_text(text)
+    for account, target in (("acme", "own/acme"), ("default", "own/all"), ("globex", "own/all")):
+        result = run(runner, "explain", "voice", "--account", account, "--config", "accounts.yaml", "--json")
+        assert [one["target"] for one in json.loads(result.stdout)["targets"]] == [target]

@@ -38,7 +38,7 @@ accounts:
       shared: {{api_key: env:ACME_KEY}}
       private: {{like: vllm, base_url: "{url}/private", price: {{"*": {{input: 100, output: 100}}}}}}
     routes:
-      complex: {{tiers: [private/huge]}}
+      complex: {{tiers: [private/huge], cache: {{ttl: 1h}}}}
 """
 ENVIRON = {"SHARED_KEY": "shared-credential", "ACME_KEY": "acme-credential"}
 
@@ -156,3 +156,15 @@ async def test_s15_a_weak_key_of_the_environment_is_refused(weak: str, tmp_path:
         await service.start()
     assert weak not in str(caught.value)
     await asyncio.sleep(0)
+
+
+async def test_a_warm_up_is_an_accounts(start: Start, upstream: Recorder) -> None:
+    gateway = await opened(start, upstream)
+    shown = {"authorization": f"Bearer {ADMIN}", "host": "127.0.0.1"}
+    asked = {"requests": [{"model": "complex", "messages": []}], "account": "acme"}
+    told = (await send(gateway.port, "/admin/cache/warm", orjson.dumps(asked), shown)).json()
+    assert (told["requests"], told["warmed"]) == (1, 1)
+    (row,) = await gateway.booked(1)
+    assert (row.account, row.provider, row.cache) == ("acme", "private", "miss")
+    refusal = await send(gateway.port, "/admin/cache/warm", orjson.dumps(asked | {"account": "a/b"}), shown)
+    assert (refusal.status, refusal.error["param"]) == (400, "account")

@@ -7,6 +7,7 @@ warm-up leaves, what is under way is cancelled as for a client that leaves.
 from typing import Any, Final
 
 from proxy.core.failure import Failure
+from proxy.core.principal import Principal, account_of
 from proxy.core.request_id import new_id
 from proxy.core.routing import plan
 from proxy.edge import warm_request
@@ -19,15 +20,17 @@ from proxy.phases import lifecycle
 from proxy.phases.ask import NOT_WRITABLE
 from proxy.phases.exchange import Exchange
 from proxy.phases.runtime import Runtime
+from proxy.terms import DEFAULT_ACCOUNT, AccountId
 
-MEMBERS: Final = frozenset({"requests", "concurrency"})
+MEMBERS: Final = frozenset({"requests", "concurrency", "account"})
 REQUESTS_MAX: Final = 1000
 
 
 async def warm(ask: Ask) -> dict[str, Any]:
     """How many answers are in the cache by this, how many were before, how many are not, and of the first of those why."""
     requests, concurrency = _requests(ask.body.get("requests")), _concurrency(ask.body.get("concurrency", CONCURRENCY))
-    tally = await warm_up(enumerate(requests), lambda one: _sent(ask.runtime, one), concurrency=concurrency)
+    principal = Principal(_account(ask.body.get("account", DEFAULT_ACCOUNT)))
+    tally = await warm_up(enumerate(requests), lambda one: _sent(ask.runtime, principal, one), concurrency=concurrency)
     return tally.document("request")
 
 
@@ -51,8 +54,16 @@ def _concurrency(given: object) -> int:
     raise bad(f"'concurrency' must be a whole number from 1 to {CONCURRENCY_MAX}.", "concurrency")
 
 
-async def _sent(runtime: Runtime, request: WarmRequest) -> Answered:
-    planned = plan(runtime.table, request.model, request.api)
+def _account(given: object) -> AccountId:
+    """Raises `Rejected`."""
+    account = account_of(given) if isinstance(given, str) else None
+    if account is None:
+        raise bad("'account' must be up to 64 letters, digits, '.', '_' and '-'.", "account")
+    return account
+
+
+async def _sent(runtime: Runtime, principal: Principal, request: WarmRequest) -> Answered:
+    planned = plan(runtime.table.of(principal.account), request.model, request.api)
     if not isinstance(planned, Failure) and planned.cache is None:
         return Answered(None, "off")  # it would be paid for, and kept nowhere
     if runtime.books.trouble is not None:
@@ -61,7 +72,7 @@ async def _sent(runtime: Runtime, request: WarmRequest) -> Answered:
     own_id = new_id(runtime.rng)
     headers, admitted_ms = downstream.headers, int(runtime.wall() * 1000)
     x = Exchange(own_id, own_id, request.api, "POST", request.path, headers, runtime.now(), admitted_ms)
-    x.is_identified = True
+    x.principal, x.is_identified = principal, True
     await lifecycle.run(x, runtime, downstream)
     if x.failure is not None:
         return Answered(x.status, failed=x.failure.message, code=x.failure.row.code)
