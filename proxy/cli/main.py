@@ -19,6 +19,9 @@ COMMANDS: Final = {
     "cache": ("proxy.cli.cache", "Show, empty and warm the running server's cache."),
     "ledger": ("proxy.cli.ledger", "Show what was used and what it cost."),
     "simulate": ("proxy.cli.simulate", "Run the built-in scripted provider."),
+    "doctor": ("proxy.cli.doctor", "Find out what is wrong around the proxy, and what to do."),
+    "batch": ("proxy.cli.batch", "Send a file of requests, and keep the answers in another."),
+    "bench": ("proxy.cli.bench", "Measure routes and targets: latency, tokens a second, cost."),
     "convert": ("proxy.cli.convert", "Write a routes file from another proxy's configuration."),
 }
 

@@ -8,10 +8,14 @@ import click
 
 
 @contextmanager
-def progress(length: int, label: str) -> Iterator[Callable[[int], None]]:
-    """Gives what is called with each step. Draws nothing elsewhere, or where there is nothing to do."""
+def progress(length: int, label: str, note: Callable[[], str] | None = None) -> Iterator[Callable[[int], None]]:
+    """Gives what is called with each step. Draws nothing elsewhere, or where there is nothing to do.
+
+    ``note``: what stands behind the bar, asked with each step.
+    """
     if not length or not sys.stderr.isatty():
         yield lambda _: None
         return
-    with click.progressbar(length=length, label=label, file=sys.stderr) as bar:
+    shown = None if note is None else lambda _: note()
+    with click.progressbar(length=length, label=label, file=sys.stderr, item_show_func=shown) as bar:
         yield bar.update

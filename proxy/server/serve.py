@@ -24,6 +24,7 @@ from proxy.phases.probe import Probe
 from proxy.ports import ExchangeLog
 from proxy.server import doors, own_secrets
 from proxy.server.build import BadStore, Stores, build_log, build_runtime
+from proxy.server.notify import READY, STOPPING, notify
 from proxy.server.settings import Settings
 from proxy.simulator.server import Simulator
 from proxy.upstream.client import UpstreamClient
@@ -235,7 +236,9 @@ async def serve(service: Service) -> None:
     try:
         await service.start()
         settle_memory()
+        notify(READY)
         await stop.wait()
+        notify(STOPPING)
     finally:
         await service.stop()
         service.log.close()
