@@ -71,7 +71,8 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 lock: $(VENV)/.installed-dev
 	@$(LOCK) pyproject.toml requirements/build.in -o requirements/run.lock
 	@$(LOCK) --extra dev pyproject.toml requirements/build.in -c requirements/run.lock -o requirements/dev.lock
-	@set -e; for client in $(CLIENTS); do $(LOCK) requirements/$$client.in -o requirements/$$client.lock; done
+	@$(LOCK) --extra postgres pyproject.toml -c requirements/run.lock -c requirements/dev.lock -o requirements/postgres.lock
+	@set -e; for client in $(CLIENTS) deploy; do $(LOCK) requirements/$$client.in -o requirements/$$client.lock; done
 
 clean:
 	@rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis dist

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from dataclasses import replace
@@ -101,6 +102,35 @@ def test_the_operators_examples_run(tmp_path: Path) -> None:
             )
             assert (ran.returncode, ran.stderr) == (0, ""), line
             assert "demo" in ran.stdout or config in ran.stdout
+
+
+def test_the_commands_examples_run(tmp_path: Path) -> None:
+    """Each line, in a directory with the file that is shown, against a server that made its own key."""
+    text = (ROOT / "docs/commands.md").read_text()
+    (block,) = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+    (questions,) = re.findall(r"```json\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "questions.jsonl").write_text(questions)
+    (tmp_path / "questions.txt").write_text("How high is the water?\n")
+    environ = {"PENSTOCK_ADMIN_KEY": "", "PENSTOCK_DATA": str(tmp_path / "data")}
+    config = config_file(tmp_path, "routes: {general: {tiers: [openai/gpt-4o-mini]}}")
+    with serving("--config", config, "--demo", environ=environ) as (_, port, _):
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        for line in block.splitlines():
+            ran = subprocess.run(
+                shlex.split(line),
+                capture_output=True,
+                text=True,
+                check=False,
+                cwd=tmp_path,
+                env={"PATH": path, "PENSTOCK_PORT": str(port), "PENSTOCK_CONFIG": config},
+            )
+            assert (ran.returncode, ran.stderr) == (0, ""), (line, ran.stdout)
+
+
+def test_the_page_on_deploying_names_what_is_there() -> None:
+    text = (ROOT / "docs/deploying.md").read_text()
+    for name in re.findall(r"deploy/[\w./-]+\w", text):
+        assert (ROOT / name).exists() or name in ("deploy/.env", "deploy/providers.env"), name
 
 
 def test_every_code_of_the_failure_table_is_documented() -> None:
