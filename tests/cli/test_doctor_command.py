@@ -18,8 +18,6 @@ from click.testing import CliRunner
 
 from proxy.cli import doctor_facts
 from proxy.cli.main import main
-from proxy.config.resolve import parse
-from proxy.config.retired import retired
 from proxy.core.checkup import Level
 from proxy.providers.rows import CATALOGUE
 from proxy.server.books import ledger
@@ -250,16 +248,3 @@ def test_two_different_keys(doctor: Callable[..., tuple[int, Found]]) -> None:
     Path("routes.yaml").write_text("routes: {a: {tiers: [gemini/x]}}")
     _, found = doctor(GEMINI_API_KEY="very-secret-1", GOOGLE_API_KEY="very-secret-2")
     assert "different keys in GEMINI_API_KEY and GOOGLE_API_KEY; GEMINI_API_KEY counts" in told(found, "providers")
-
-
-def test_what_is_retired(monkeypatch: pytest.MonkeyPatch) -> None:
-    from genai_prices.data import providers  # noqa: PLC0415 - 70 ms
-
-    known = next(one for one in providers if one.id == "openai")
-    model = next(one for one in known.models if one.id == "gpt-4o-mini")
-    table = parse("routes: {a: {tiers: [openai/gpt-4o-mini, github-models/x]}}", "r.yaml", {"OPENAI_API_KEY": "k"})
-    assert list(retired(table)) == ["github-models/x"]
-    monkeypatch.setattr(model, "deprecated", True)
-    found = retired(table)
-    assert list(found) == ["openai/gpt-4o-mini", "github-models/x"]
-    assert "deprecated (genai-prices" in found["openai/gpt-4o-mini"]
