@@ -28,9 +28,7 @@ _OWN: Final = Path(__file__).parents[1]
 _STORES: Final = _OWN / "stores"
 # Others read them: the tests, the shell's own.
 _PREFIXES: Final = ("PENSTOCK_",)
-_ELSEWHERE: Final = frozenset(
-    {"PENSTOCK_API_KEY", "PENSTOCK_RECORDINGS", "PENSTOCK_CHAOS_SEED", "PENSTOCK_CHAOS_SECONDS"}
-)
+_ELSEWHERE: Final = frozenset({"PENSTOCK_RECORDINGS", "PENSTOCK_CHAOS_SEED", "PENSTOCK_CHAOS_SECONDS"})
 
 
 def environment(environ: Mapping[str, str]) -> Iterator[Finding]:
