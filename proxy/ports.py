@@ -15,12 +15,13 @@ from proxy.core.budget_words import BudgetAlert
 from proxy.core.cache_selector import Selector
 from proxy.core.cached_answer import CachedAnswer
 from proxy.core.failure import FailureKind
+from proxy.core.key_record import KeyRecord
 from proxy.core.ledger import Booked, Cursor, Intent, LedgerFilter, LedgerRow, Page, Spender
 from proxy.core.rollup import Measures
 from proxy.core.routing import Target
 from proxy.core.summary import Span, Summary
 from proxy.core.window import Window
-from proxy.terms import CacheKey, ExchangeId, Generation, NanoUsd
+from proxy.terms import AccountId, CacheKey, ExchangeId, Generation, NanoUsd, VirtualKeyId
 
 HeaderPairs = Iterable[tuple[str, str]]
 
@@ -503,4 +504,88 @@ class CacheStore(Protocol):
 
     async def wait(self, cache_key: CacheKey, within_s: float) -> CachedAnswer | None:
         """Wait for what somebody else fetches. None: the lease has gone without an answer, or the time has."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class KeptKey:
+    """A virtual key as a store holds it. ``revision`` grows with every change of any key.
+
+    ``record`` None: it is there, and this version cannot read it.
+    """
+
+    id: VirtualKeyId
+    revision: int
+    record: KeyRecord | None
+
+
+@dataclass(frozen=True, slots=True)
+class KeyCursor:
+    """A place in the list of keys, the newest first."""
+
+    created_at: int
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPage:
+    """``next`` None: nothing comes after it."""
+
+    keys: tuple[KeptKey, ...]
+    next: KeyCursor | None
+
+
+@dataclass(frozen=True, slots=True)
+class KeyChanges:
+    """Keys that changed, each once, in the order of their last change. ``revision``: the store's latest."""
+
+    revision: int
+    keys: tuple[KeptKey, ...]
+
+
+class KeyStore(Protocol):
+    """Virtual keys: records without secrets. A key that was made is never removed, only revoked.
+
+    ``account``: only a key of this account is there for who asks; None: any. Concurrency: any number of tasks and processes;
+    changes take effect one after the other, in the order of their revisions. Errors: `StoreAway`, `StoreUnusable`.
+    """
+
+    async def open(self) -> None:
+        """Connect, and bring the schema up to date. The other methods do so by themselves if it was not done."""
+        ...
+
+    async def create(self, record: KeyRecord) -> bool:
+        """Keep a new key. False: its id is taken, and nothing was changed."""
+        ...
+
+    async def get(self, key_id: str, account: AccountId | None = None) -> KeptKey | None: ...
+
+    async def page(self, limit: int, after: KeyCursor | None = None, account: AccountId | None = None) -> KeyPage:
+        """At most `limit` keys, the newest first, behind the cursor."""
+        ...
+
+    async def swap(self, record: KeyRecord, expected: int) -> bool:
+        """Keep a record instead of the one of revision `expected`. False: the key has changed since, or is not there.
+
+        A change, a revocation, a rotation: what becomes of a record, `proxy.core.key_record` says. Its id, account and
+        moment of creation stay what they were.
+        """
+        ...
+
+    async def changes(self, after_revision: int, limit: int) -> KeyChanges:
+        """At most `limit` keys that changed after a revision: misses none, ever. Cheap where there are none."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class KeyNews(Protocol):
+    """Tells other processes that keys have changed, so that they look at once. Whoever misses it looks a little later."""
+
+    async def tell(self) -> None:
+        """Raises `StoreAway`."""
+        ...
+
+    async def listen(self, told: Callable[[], None]) -> None:
+        """Call `told` for every change, soon, until cancelled; also where some may have been missed."""
         ...

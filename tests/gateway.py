@@ -17,6 +17,7 @@ import orjson
 from proxy.config.resolve import parse
 from proxy.core.ledger import LedgerRow
 from proxy.core.routing import RoutingTable
+from proxy.core.virtual_key import Pepper, Peppers
 from proxy.edge.admin.shell import AdminKey
 from proxy.phases.runtime import Runtime
 from proxy.server.serve import Options, Service
@@ -126,10 +127,12 @@ async def start_gateway(
     redis_url: str | None = None,
     database_url: str | None = None,
     data: Path | None = None,
+    pepper: str | None = None,
     change: Callable[[RoutingTable], RoutingTable] = lambda table: table,
     **options: Any,
 ) -> Gateway:
-    """``options``: more of `Options`. Without ``admin_key`` the admin API is off; without ``data`` nothing is kept.
+    """``options``: more of `Options`. Without ``admin_key`` the admin API is off; without ``data`` nothing is kept;
+    without ``pepper`` there are no virtual keys.
 
     ``change``: of the table, for what a file cannot say.
     """
@@ -140,7 +143,14 @@ async def start_gateway(
     kept = data if folder is None else Path(folder.name)
     assert kept is not None
     settings = Settings(data=kept, redis_url=redis_url, database_url=database_url, api_key=api_key)
-    service = Service(asked, settings, table, log, admin_key=None if admin_key is None else AdminKey(admin_key))
+    service = Service(
+        asked,
+        settings,
+        table,
+        log,
+        admin_key=None if admin_key is None else AdminKey(admin_key),
+        peppers=None if pepper is None else Peppers(Pepper.of(pepper)),
+    )
     await service.start()
     return Gateway(service, log, kept, folder)
 

@@ -133,6 +133,28 @@ def test_the_page_on_deploying_names_what_is_there() -> None:
         assert (ROOT / name).exists() or name in ("deploy/.env", "deploy/providers.env"), name
 
 
+def test_the_examples_of_keys_run(tmp_path: Path) -> None:
+    """The whole block in one shell, against a server that made its own admin key and pepper."""
+    (block,) = re.findall(r"```sh\n(.*?)```", (ROOT / "docs/keys.md").read_text(), re.DOTALL)
+    environ = {"PENSTOCK_ADMIN_KEY": "", "PENSTOCK_PEPPER": "", "PENSTOCK_DATA": str(tmp_path / "data")}
+    config = config_file(tmp_path, "routes: {general: {tiers: [openai/gpt-4o-mini]}}")
+    with serving("--config", config, "--demo", environ=environ) as (_, port, _):
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        ran = subprocess.run(
+            ["bash", "-euxo", "pipefail", "-c", block.replace("4020", str(port))],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=tmp_path,
+            env={"PATH": path, "PENSTOCK_PORT": str(port)},
+        )
+    assert ran.returncode == 0, ran.stderr
+    assert re.fullmatch(r"psk-[0-9A-Za-z]{63}\n", (tmp_path / "search.key").read_text())
+    assert "nightly search" in ran.stdout
+    assert "Revoked: " in ran.stdout
+    assert '"secret":"psk-' in ran.stdout
+
+
 def test_every_code_of_the_failure_table_is_documented() -> None:
     text = (ROOT / "docs/wire.md").read_text()
     codes = {row.code for row in TABLE.values() if row.status is None or row.status < 499 or row.status > 499}

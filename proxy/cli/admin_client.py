@@ -166,21 +166,23 @@ def _document(answer: "HTTPResponse", raw: bytes, where: Address, key: own_secre
     document: Any = None
     with contextlib.suppress(ValueError, RecursionError):
         document = json.loads(raw)
-    told = message_of(document)
     if answer.status == 200 and isinstance(document, dict):
         return document
-    if not told:
+    if not message_of(document):
         raise NoAnswer(f"what answers at {where} (with {answer.status}) is not Penstock. {_ELSEWHERE}")
-    raise _refused(answer.status, told, where, key, path)
+    raise _refused(answer.status, document, where, key, path)
 
 
-def _refused(status: int, told: str, where: Address, key: own_secrets.Held, path: str) -> NoAnswer:
+def _refused(status: int, document: Any, where: Address, key: own_secrets.Held, path: str) -> NoAnswer:
+    told, code = message_of(document), _code_of(document)
     match status:
         case 401 | 429:
             return NoAnswer(
                 f"the server at {where} does not take the admin key of {key.origin}. "
                 "Set PENSTOCK_ADMIN_KEY to the server's, or PENSTOCK_DATA to its data directory, where admin.key is."
             )
+        case 404 if code == "key_not_found":  # the path is there, and what it names is not
+            return NoAnswer(told)
         case 404:
             return NoAnswer(
                 f"the Penstock at {where} has no {path}: it is of another version than this command, or its admin API is "
@@ -188,6 +190,11 @@ def _refused(status: int, told: str, where: Address, key: own_secrets.Held, path
             )
         case _:
             return NoAnswer(f"the server at {where} answered {status}: {told}")
+
+
+def _code_of(document: Any) -> object:
+    error = document.get("error") if isinstance(document, dict) else None
+    return error.get("code") if isinstance(error, dict) else None
 
 
 def message_of(document: Any) -> str:

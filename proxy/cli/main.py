@@ -17,6 +17,7 @@ COMMANDS: Final = {
     "breakers": ("proxy.cli.breakers", "Show and reset the running server's circuit breakers."),
     "budgets": ("proxy.cli.budgets", "Show what the running server's budgets have left."),
     "cache": ("proxy.cli.cache", "Show, empty and warm the running server's cache."),
+    "keys": ("proxy.cli.keys", "Make, list, change and revoke the running server's virtual keys."),
     "ledger": ("proxy.cli.ledger", "Show what was used and what it cost."),
     "simulate": ("proxy.cli.simulate", "Run the built-in scripted provider."),
     "doctor": ("proxy.cli.doctor", "Find out what is wrong around the proxy, and what to do."),

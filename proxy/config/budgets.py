@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from decimal import Decimal
 from typing import Annotated, Any, Final, Literal
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
+from zoneinfo import available_timezones
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
@@ -23,7 +23,7 @@ from proxy.config.section import Section, invalid, shown
 from proxy.core.budget import PROXY, PayerId, account_subject, usd
 from proxy.core.nearest import did_you_mean
 from proxy.core.payer import BudgetTable, Limit, Payer
-from proxy.core.window import Period
+from proxy.core.window import Period, zone
 from proxy.terms import AccountId, NanoUsd
 
 ALERT_AT: Final = 0.8
@@ -37,14 +37,6 @@ def _zone(value: object) -> str:
         near = sorted(one for one in available_timezones() if one[:1].casefold() == value[:1].casefold())
         raise invalid(f"{shown(value)} is no time zone of the IANA list.{did_you_mean(value, near)}")
     return value
-
-
-def zone(name: str) -> ZoneInfo | None:
-    """A time zone by its name; None where there is none."""
-    try:
-        return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        return None
 
 
 def _when_away(value: object) -> object:

@@ -57,6 +57,7 @@ class FailureKind(Enum):
     UNKNOWN_PATH = "unknown_path"
     WRONG_METHOD = "wrong_method"
     KEY_REFUSED = "key_refused"
+    VIRTUAL_KEY_UNKNOWN = "virtual_key_unknown"
     WRONG_KEYS_LIMITED = "wrong_keys_limited"
     ROLE_TOO_LOW = "role_too_low"
     ROUTE_NOT_ALLOWED = "route_not_allowed"
@@ -136,6 +137,7 @@ TABLE: Final[Mapping[FailureKind, Row]] = MappingProxyType(
         _K.UNKNOWN_PATH: _refusal(_B.CLIENT, 404, "not_found"),
         _K.WRONG_METHOD: _refusal(_B.CLIENT, 405, "method_not_allowed"),
         _K.KEY_REFUSED: _refusal(_B.CLIENT, 401, "invalid_api_key"),
+        _K.VIRTUAL_KEY_UNKNOWN: _refusal(_B.CLIENT, 404, "key_not_found"),
         _K.WRONG_KEYS_LIMITED: _refusal(_B.CLIENT, 429, "rate_limit_exceeded"),
         _K.ROLE_TOO_LOW: _refusal(_B.CLIENT, 403, "role_not_allowed"),
         _K.ROUTE_NOT_ALLOWED: _refusal(_B.CLIENT, 403, "route_not_allowed"),

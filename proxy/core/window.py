@@ -8,7 +8,7 @@ comes twice, with the first. A date that a zone skips altogether (Samoa, 2011-12
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from enum import Enum
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 
 class Period(Enum):
@@ -60,3 +60,11 @@ def _following(period: Period, first: date) -> date:
 def _midnight(day: date, zone: ZoneInfo) -> int:
     # fold=0: the first of two midnights; for one that does not exist, the offset before the jump, thus the jump itself.
     return int(datetime(day.year, day.month, day.day, tzinfo=zone, fold=0).timestamp())
+
+
+def zone(name: str) -> ZoneInfo | None:
+    """A time zone by its name; None where there is none."""
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return None

@@ -15,6 +15,7 @@ from proxy.core.routing import RoutingTable, Target
 from proxy.phases.breakers import Breakers
 from proxy.phases.budgets import Budgets
 from proxy.phases.door import Door
+from proxy.phases.key_ring import KeyRing
 from proxy.phases.recalls import Recalls
 from proxy.phases.watchdog import Ticker
 from proxy.ports import Books, CacheStore, ExchangeLog, Ledger, Upstream
@@ -42,6 +43,7 @@ class Runtime:
     ledger: Ledger  # for reports: read-only
     cache: CacheStore
     door: Door
+    keys: KeyRing | None = None  # None: this process keeps no virtual keys
     ticker: Ticker = field(init=False)
     credentials: Mapping[ProviderId, Subject] = field(init=False)  # of those providers that have one
     retry_budget: RetryBudget = field(init=False)

@@ -12,12 +12,23 @@ from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
 from proxy.core.routing import RoutingTable
+from proxy.core.virtual_key import Peppers
 from proxy.phases.breakers import Breakers
 from proxy.phases.budgets import Budgets
 from proxy.phases.door import Door
+from proxy.phases.key_ring import KeyRing
 from proxy.phases.runtime import Runtime
-from proxy.ports import BreakerStore, BudgetStore, CacheStore, ExchangeLog, StoreAway, StoreState, StoreUnusable
-from proxy.server import books
+from proxy.ports import (
+    BreakerStore,
+    BudgetStore,
+    CacheStore,
+    ExchangeLog,
+    KeyNews,
+    StoreAway,
+    StoreState,
+    StoreUnusable,
+)
+from proxy.server import books, trust
 from proxy.server.journal import Journal
 from proxy.server.outbox import Outbox
 from proxy.server.retention import retain
@@ -48,10 +59,12 @@ class BadStore(Exception):  # noqa: N818 - a message for whoever set the variabl
 class Stores:
     """What is kept, and where. ``redis`` None: nothing is shared with other processes.
 
-    `start` before the first exchange, `close` after the last.
+    `start` before the first exchange, `close` after the last. ``peppers`` None: virtual keys are not kept.
     """
 
-    def __init__(self, settings: Settings, table: RoutingTable, log: ExchangeLog) -> None:
+    def __init__(
+        self, settings: Settings, table: RoutingTable, log: ExchangeLog, peppers: Peppers | None = None
+    ) -> None:
         """Raises `BadStore`: an address is none, or the journal cannot be written."""
         self.redis = None if settings.redis_url is None else _redis(settings.redis_url)
         self.breakers = Breakers(_breaker_store(self.redis), log, time.time, table.breaker)
@@ -59,6 +72,7 @@ class Stores:
             self.ledger = books.ledger(settings)
             # Apart, so that a report that looks through a million rows does not stand before what a budget must know.
             self.reports = books.ledger(settings, read_only=True)
+            self.keys = None if peppers is None else _key_ring(settings, table, log, peppers, self.redis)
             self.outbox = Outbox(Journal(settings.data / books.JOURNAL, log), self.ledger, log)
         except StoreUnusable as unusable:
             raise BadStore(str(unusable)) from None
@@ -93,6 +107,11 @@ class Stores:
             self._log.event("ledger: away at the start, rows wait in the journal", error=str(away) or "no answer")
         except StoreUnusable as unusable:
             raise BadStore(str(unusable)) from None
+        if self.keys is not None:
+            try:
+                await self.keys.start()
+            except StoreUnusable as unusable:
+                raise BadStore(str(unusable)) from None
         await self.outbox.start(REPLAY_S)
         self.alerts.start()
         self.budgets.start()
@@ -104,6 +123,8 @@ class Stores:
         if self._retaining is not None:
             self._retaining.cancel()
             await asyncio.gather(self._retaining, return_exceptions=True)
+        if self.keys is not None:
+            await self.keys.close()
         await self.budgets.close()
         await self.alerts.close()
         await self.outbox.close()
@@ -151,6 +172,28 @@ def _cache_store(redis: "RedisConnection | None") -> CacheStore:
     return RedisCache(redis)
 
 
+def _key_ring(
+    settings: Settings, table: RoutingTable, log: ExchangeLog, peppers: Peppers, redis: "RedisConnection | None"
+) -> KeyRing:
+    """Raises `StoreUnusable`."""
+    return KeyRing(
+        trust.keys(settings),
+        peppers,
+        table.budgets,
+        log,
+        time.time,
+        time.monotonic,
+        news=None if redis is None else _key_news(redis),
+        environment_key=settings.api_key,
+    )
+
+
+def _key_news(redis: "RedisConnection") -> KeyNews:
+    from proxy.stores.redis.key_news import RedisKeyNews  # noqa: PLC0415 - as above
+
+    return RedisKeyNews(redis)
+
+
 def build_runtime(
     table: RoutingTable, upstream: UpstreamClient, log: ExchangeLog, stores: Stores, door: Door
 ) -> Runtime:
@@ -166,4 +209,5 @@ def build_runtime(
         ledger=stores.reports,
         cache=stores.cache,
         door=door,
+        keys=stores.keys,
     )

@@ -1,37 +1,29 @@
-"""Which keys open the client side: the admin key, the one of the environment, virtual keys."""
+"""Which keys open the client side: virtual keys, the environment's, the admin key."""
 
-import hmac
 import time
 from typing import Final
 
-from proxy.core.failure import Failure, FailureKind
+from proxy.core.failure import Failure
 from proxy.core.principal import Principal
-from proxy.core.routing import RoutingTable
-from proxy.core.weak_secret import weakness
 from proxy.edge.admin.shell import AdminKey
 from proxy.phases.door import Door
+from proxy.phases.key_ring import KeyProblem, KeyRing, Refusal
 from proxy.ports import ExchangeLog
-from proxy.server.own_secrets import HOW_TO_MAKE_ONE, SecretRefused
 from proxy.terms import Role
 
-API_KEY: Final = "PENSTOCK_API_KEY"
 ADMINISTRATOR: Final = Principal(role=Role.ADMIN, passthrough=True)
-HOLDER: Final = Principal(passthrough=True)  # of the environment's key
-_NOBODYS: Final = "This key is not known here. Ask whoever runs this Penstock for one."
+_UNKNOWN: Final = Refusal(KeyProblem.UNKNOWN)
 
 
-def door(table: RoutingTable, admin_key: AdminKey | None, api_key: str | None, log: ExchangeLog) -> Door:
-    """Raises `SecretRefused` for a key of the environment that is too weak."""
-    weak = None if api_key is None else weakness(api_key)
-    if weak is not None:
-        raise SecretRefused(f"{API_KEY} {weak}. Make a good one with {HOW_TO_MAKE_ONE}")
-    shown = None if api_key is None else api_key.encode()
+def door(keys: KeyRing | None, admin_key: AdminKey | None, log: ExchangeLog, *, is_open: bool) -> Door:
+    """The door of one table; ``is_open`` as that table and the environment say."""
 
     def verify(presented: str) -> Principal | Failure:
+        found = _UNKNOWN if keys is None else keys.verify(presented)
+        if isinstance(found, Principal):
+            return found
         if admin_key is not None and admin_key.role_of(presented) is not None:
             return ADMINISTRATOR
-        if shown is not None and hmac.compare_digest(presented.encode("utf-8", "surrogateescape"), shown):
-            return HOLDER
-        return Failure(FailureKind.KEY_REFUSED, _NOBODYS)
+        return found.failure
 
-    return Door(verify, log, time.monotonic, is_open=table.open_access and api_key is None)
+    return Door(verify, log, time.monotonic, is_open=is_open)

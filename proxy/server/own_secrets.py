@@ -31,6 +31,7 @@ class OwnSecret:
 
 
 ADMIN_KEY: Final = OwnSecret("admin key", "PENSTOCK_ADMIN_KEY", "admin.key")
+PEPPER: Final = OwnSecret("pepper", "PENSTOCK_PEPPER", "pepper")  # what virtual keys are hashed under
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,13 +16,14 @@ from aiohttp import http_parser, web
 
 from proxy.config.resolve import with_demo
 from proxy.core.routing import RoutingTable
+from proxy.core.virtual_key import Peppers
 from proxy.edge.admin.shell import Admin, AdminKey
 from proxy.edge.health import Outlook
 from proxy.edge.protocol import HttpServer
 from proxy.edge.surface import Surface
 from proxy.phases.probe import Probe
 from proxy.ports import ExchangeLog
-from proxy.server import doors, own_secrets
+from proxy.server import doors, own_secrets, trust
 from proxy.server.build import BadStore, Stores, build_log, build_runtime
 from proxy.server.notify import READY, STOPPING, notify
 from proxy.server.settings import Settings
@@ -73,6 +74,7 @@ class Service:
     log: ExchangeLog
     announce: Callable[[RoutingTable, str], None] | None = None
     admin_key: AdminKey | None = None
+    peppers: Peppers | None = None  # None: virtual keys are not kept
     port: int = 0
     admin_port: int = 0
     _upstream: UpstreamClient | None = None
@@ -84,11 +86,8 @@ class Service:
 
     async def start(self) -> None:
         """Open the socket. Raises `CannotServe`."""
-        try:
-            door = doors.door(self.table, self.admin_key, self.settings.api_key, self.log)
-        except own_secrets.SecretRefused as refused:
-            raise CannotServe(str(refused)) from None
-        if door.is_open:
+        is_open = self.table.open_access and self.settings.api_key is None
+        if is_open:
             refuse_open_bind(self.options.host)
         if not http_parser.HttpRequestParser.__module__.endswith("_http_parser"):
             raise CannotServe(
@@ -99,13 +98,16 @@ class Service:
             self.table = with_demo(self.table, await self._simulator.start())
         self._upstream = UpstreamClient()
         try:
-            self._stores = Stores(self.settings, self.table, self.log)
+            self._stores = Stores(self.settings, self.table, self.log, self.peppers)
             await self._stores.start()
         except BadStore as bad:
             raise CannotServe(str(bad)) from None
+        door = doors.door(self._stores.keys, self.admin_key, self.log, is_open=is_open)
         runtime = build_runtime(self.table, self._upstream, self.log, self._stores, door)
         admin = Admin(
-            None if self.admin_key is None else self.admin_key.role_of, (self.options.host, *self.options.admin_hosts)
+            None if self.admin_key is None else self.admin_key.role_of,
+            (self.options.host, *self.options.admin_hosts),
+            actor_of=None if runtime.keys is None else runtime.keys.record,
         )
         moved_to = self.options.admin_port
         probe = self._probe(self._upstream)
@@ -255,12 +257,21 @@ def admin_key(settings: Settings, log: ExchangeLog) -> AdminKey:
     return AdminKey(held.value)
 
 
+def peppers(settings: Settings, log: ExchangeLog) -> Peppers:
+    """What virtual keys are hashed under. Errors: CannotServe, for a weak client key of the environment too."""
+    try:
+        trust.api_key(settings)
+        return trust.peppers(settings, log)
+    except (own_secrets.SecretRefused, own_secrets.SecretUnavailable) as problem:
+        raise CannotServe(str(problem)) from None
+
+
 def run(
     options: Options, settings: Settings, table: RoutingTable, announce: Callable[[RoutingTable, str], None] | None
 ) -> None:
     """Serve in a new event loop until a signal comes. Raises `CannotServe`."""
     log = build_log()
-    main = serve(Service(options, settings, table, log, announce, admin_key(settings, log)))
+    main = serve(Service(options, settings, table, log, announce, admin_key(settings, log), peppers(settings, log)))
     if sys.platform != "win32":
         import uvloop  # noqa: PLC0415 - not on every platform
 

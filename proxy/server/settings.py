@@ -52,6 +52,8 @@ class Settings:
     url: str | None = field(default=None, metadata=_by("PENSTOCK_URL", str))
     redis_url: str | None = field(default=None, repr=False, metadata=_by("REDIS_URL", str))
     database_url: str | None = field(default=None, repr=False, metadata=_by("DATABASE_URL", str))
+    pepper: str | None = field(default=None, repr=False, metadata=_by("PENSTOCK_PEPPER", str))
+    pepper_previous: str | None = field(default=None, repr=False, metadata=_by("PENSTOCK_PEPPER_PREVIOUS", str))
 
     @classmethod
     def of(cls, environ: Mapping[str, str]) -> "Settings":

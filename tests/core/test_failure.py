@@ -41,6 +41,7 @@ CONTRACT: dict[str, set[int]] = {
 BEYOND: dict[str, tuple[int | None, str]] = {
     "not_found": (404, "a path that is not served"),
     "method_not_allowed": (405, "a path that is served, by another method"),
+    "key_not_found": (404, "a virtual key that is not there, or another account's"),
     "origin_not_allowed": (403, "a web page of an origin that is not listed"),
     "role_not_allowed": (403, "what takes a higher role; the contract's 403 is of routes"),
     "not_cached": (504, "only-if-cached, and nothing is kept: RFC 9111, section 5.2.1.7"),

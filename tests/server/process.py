@@ -10,8 +10,9 @@ from pathlib import Path
 
 PENSTOCK = [sys.executable, "-m", "proxy.cli.main"]
 ADMIN_KEY = "test-BQ8wIqH3Yk0mYxKZ2cJ7nV5sD1rT9uLg"
-# With a key in the environment nothing is written to the directory that the tests run in.
-ENVIRONMENT = {"PATH": os.environ["PATH"], "PENSTOCK_ADMIN_KEY": ADMIN_KEY}
+PEPPER = "test-Vn3rT8yLq1ZpW6sKx0BhD5mJc7GfU2aE"
+# With these in the environment no secret is written to the directory that the tests run in.
+ENVIRONMENT = {"PATH": os.environ["PATH"], "PENSTOCK_ADMIN_KEY": ADMIN_KEY, "PENSTOCK_PEPPER": PEPPER}
 
 
 @contextmanager

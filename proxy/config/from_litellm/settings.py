@@ -6,12 +6,12 @@ from typing import Any, Final
 
 from pydantic_core import PydanticCustomError
 
-from proxy.config.budgets import zone
 from proxy.config.from_litellm.deployments import ANY, is_name, seconds
 from proxy.config.from_litellm.facts import BALANCE
 from proxy.config.from_litellm.source import Found, Source, quoted
 from proxy.config.money import budget_usd
 from proxy.config.problem import Path
+from proxy.core.window import zone
 
 _USUAL_STRATEGY: Final = "simple-shuffle"
 _ELSEWHERE: Final = frozenset({"model_list", "credential_list"})  # read with the deployments

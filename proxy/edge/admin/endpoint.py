@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
+from proxy.core.key_rights import OPERATOR, Actor
 from proxy.phases.runtime import Runtime
 from proxy.terms import Role
 
@@ -17,6 +18,7 @@ class Ask:
 
     Shapes: ``runtime`` is what an exchange that begins now runs on. ``steps`` are the values of the path's `{names}`;
     ``query`` and ``body`` hold only names that the endpoint knows, each at most once; the values are the handler's to check.
+    ``actor``: the virtual key that asks, which is bound to its account; the operator, who is bound by nothing.
     """
 
     runtime: Runtime
@@ -24,6 +26,7 @@ class Ask:
     steps: Mapping[str, str]
     query: Mapping[str, str]
     body: Mapping[str, Any]
+    actor: Actor = OPERATOR
 
 
 # Gives what JSON can hold, which is answered with 200; raises `Rejected` to refuse.
@@ -35,7 +38,8 @@ class Endpoint:
     """One row of the table.
 
     Shapes: a step `{name}` of ``path`` stands for any one step. ``role`` is the lowest that may. ``members`` and ``query``
-    are the names that a body and a query may hold; what they do not name is refused.
+    are the names that a body and a query may hold; what they do not name is refused. ``bound``: whether virtual keys, which
+    are bound to an account, may ask here: the handler keeps them to it.
     """
 
     method: str
@@ -44,6 +48,7 @@ class Endpoint:
     handler: Handler
     members: frozenset[str] = NO_NAMES
     query: frozenset[str] = NO_NAMES
+    bound: bool = False
 
     def match(self, path: str) -> dict[str, str] | None:
         """The values of the `{names}`, decoded, where this endpoint's path is `path`; else None."""

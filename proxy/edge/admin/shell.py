@@ -18,6 +18,8 @@ from aiohttp import web
 
 from proxy.core import error_body, redact
 from proxy.core.failure import Failure, FailureKind, Rejected
+from proxy.core.key_record import KeyRecord
+from proxy.core.key_rights import OPERATOR, Actor
 from proxy.core.nearest import did_you_mean
 from proxy.core.own_host import is_own_host
 from proxy.core.presented_keys import presented_keys
@@ -27,6 +29,7 @@ from proxy.edge.admin.endpoint import Ask, Endpoint, matching, methods
 from proxy.edge.admin.entry import body_of, query_of
 from proxy.edge.admin.table import ENDPOINTS
 from proxy.edge.downstream import AiohttpDownstream
+from proxy.phases.key_ring import KeyProblem, Refusal
 from proxy.phases.runtime import Runtime
 from proxy.ports import ClientGone
 from proxy.terms import ExchangeId, Role
@@ -56,7 +59,10 @@ _FOREIGN: Final = (
     "or add the name to PENSTOCK_ADMIN_HOSTS."
 )
 
+_BOUND: Final = "This takes the admin key. A virtual key is bound to its account, and may ask below /admin/keys alone."
+
 RoleOf = Callable[[str], Role | None]  # what the holder of a key may do; None: the key is nobody's
+ActorOf = Callable[[str], KeyRecord | Refusal]  # the virtual key that is presented
 
 
 class AdminKey:
@@ -92,12 +98,20 @@ class _Call:
 
 
 class Admin:
-    """``role_of`` None: there is no admin key, and everybody is told so. ``names``: host names that this server goes by."""
+    """``role_of`` None: there is no admin key, and everybody is told so. ``names``: host names that this server goes by.
+
+    ``actor_of`` None: no virtual key is let in.
+    """
 
     def __init__(
-        self, role_of: RoleOf | None, names: Collection[str] = (), endpoints: Sequence[Endpoint] = ENDPOINTS
+        self,
+        role_of: RoleOf | None,
+        names: Collection[str] = (),
+        endpoints: Sequence[Endpoint] = ENDPOINTS,
+        actor_of: ActorOf | None = None,
     ) -> None:
         self._role_of = role_of
+        self._actor_of = actor_of
         self._names = frozenset(name.lower() for name in names)
         self._endpoints = endpoints
         self._wrong = WrongKeys()
@@ -120,7 +134,7 @@ class Admin:
 
     async def _document(self, call: _Call) -> Mapping[str, Any]:
         """What the endpoint answers. Raises `Rejected`, `ClientGone`."""
-        role = self._role(call)
+        role, actor = self._asker(call)
         if not call.request.raw_path.isascii():
             raise _refusal(FailureKind.BAD_REQUEST, "The URL holds what is not ASCII; percent-encode it.")
         endpoint, steps = self._endpoint(call.request.method, call.path)
@@ -129,14 +143,16 @@ class Admin:
             raise _refusal(
                 FailureKind.ROLE_TOO_LOW, f"This takes the role {needed}, and the key has {role.name.lower()}."
             )
+        if actor is not OPERATOR and not endpoint.bound:
+            raise _refusal(FailureKind.ROLE_TOO_LOW, _BOUND)
         query = query_of(call.query, endpoint)
         body = await body_of(call.downstream, endpoint)
         if endpoint.method != "GET":
             call.runtime.log.event("admin act", method=endpoint.method, endpoint=endpoint.path, id=call.id)
-        return await endpoint.handler(Ask(call.runtime, role, steps, query, body))
+        return await endpoint.handler(Ask(call.runtime, role, steps, query, body, actor))
 
-    def _role(self, call: _Call) -> Role:
-        """Who asks. Raises `Rejected` for everybody but the holder of the key, at a host that is ours."""
+    def _asker(self, call: _Call) -> tuple[Role, Actor]:
+        """Who asks. Raises `Rejected` for everybody but the holder of a key, at a host that is ours."""
         presented = call.presented
         if self._role_of is None:
             raise _refusal(FailureKind.ADMIN_OFF, _OFF)
@@ -144,14 +160,24 @@ class Admin:
             raise _refusal(FailureKind.KEY_REFUSED, _REFUSED)
         if len(presented) > 1:
             raise _refusal(FailureKind.BAD_REQUEST, _TWO)
-        role = self._role_of(presented[0])
+        role, actor = self._role_of(presented[0]), OPERATOR
         if role is None:
-            raise Rejected(self._wrong_key(call))
+            actor = self._actor(call)
+            role = actor.role
         if not is_own_host(call.request.headers.getall("host", []), self._names):
             raise _refusal(FailureKind.FOREIGN_HOST, _FOREIGN)
         if presented[0] in call.request.raw_path:
             raise _refusal(FailureKind.BAD_REQUEST, _IN_URL)
-        return role
+        return role, actor
+
+    def _actor(self, call: _Call) -> KeyRecord:
+        """The virtual key that asks. Raises `Rejected`."""
+        found = None if self._actor_of is None else self._actor_of(call.presented[0])
+        if isinstance(found, KeyRecord):
+            return found
+        if found is not None and found.problem is KeyProblem.UNAVAILABLE:
+            raise Rejected(found.failure)
+        raise Rejected(self._wrong_key(call))
 
     def _wrong_key(self, call: _Call) -> Failure:
         peer = peer_of(call.request.remote or "")

@@ -6,7 +6,7 @@ as it was last agreed on.
 
 from typing import Final
 
-from proxy.edge.admin import analytics, breakers, budgets, cache, cache_warm, ledger, standing
+from proxy.edge.admin import analytics, breakers, budgets, cache, cache_warm, keys, ledger, standing
 from proxy.edge.admin.endpoint import Endpoint
 from proxy.terms import Role
 
@@ -26,6 +26,12 @@ ENDPOINTS: Final = (
     Endpoint("POST", "/admin/cache/invalidate", Role.ADMIN, cache.invalidate, members=cache.MEMBERS),
     Endpoint("POST", "/admin/cache/warm", Role.ADMIN, cache_warm.warm, members=cache_warm.MEMBERS),
     Endpoint("GET", "/admin/config", Role.VIEWER, standing.config),
+    Endpoint("GET", "/admin/keys", Role.VIEWER, keys.listed, query=keys.QUERY, bound=True),
+    Endpoint("POST", "/admin/keys", Role.ADMIN, keys.create, members=keys.CREATE, bound=True),
+    Endpoint("DELETE", "/admin/keys/{id}", Role.ADMIN, keys.revoke, bound=True),
+    Endpoint("GET", "/admin/keys/{id}", Role.VIEWER, keys.shown, bound=True),
+    Endpoint("PATCH", "/admin/keys/{id}", Role.ADMIN, keys.change, members=keys.CHANGE, bound=True),
+    Endpoint("POST", "/admin/keys/{id}/rotate", Role.ADMIN, keys.rotate, members=keys.ROTATE, bound=True),
     Endpoint("GET", "/admin/ledger", Role.VIEWER, ledger.rows, query=ledger.QUERY),
     Endpoint("GET", "/admin/ledger/{id}", Role.VIEWER, ledger.one),
     Endpoint("GET", "/admin/providers", Role.VIEWER, standing.providers),
