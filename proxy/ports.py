@@ -17,6 +17,7 @@ from proxy.core.cached_answer import CachedAnswer
 from proxy.core.failure import FailureKind
 from proxy.core.key_record import KeyRecord
 from proxy.core.ledger import Booked, Cursor, Intent, LedgerFilter, LedgerRow, Page, Spender
+from proxy.core.limiting import LimitClaim, LimitId, LimitLease, LimitSettlement, LimitStanding, Taken
 from proxy.core.rollup import Measures
 from proxy.core.routing import Target
 from proxy.core.summary import Span, Summary
@@ -588,4 +589,31 @@ class KeyNews(Protocol):
 
     async def listen(self, told: Callable[[], None]) -> None:
         """Call `told` for every change, soon, until cancelled; also where some may have been missed."""
+
+
+class LimitStore(Protocol):
+    """What subjects have taken of their limits: see `proxy.core.limiting` for what each of these does to one.
+
+    Every call is atomic over all subjects of a lease. Leases last as long as the store was made for, by its own clock.
+    Errors: `StoreAway`. Bounds: what takes nothing for a day is forgotten.
+    """
+
+    async def take(self, lease: LimitLease) -> Taken:
+        """Take from every subject of the lease, or from none."""
+        ...
+
+    async def renew(self, leases: Sequence[LimitLease], worker: str) -> int:
+        """Keep leases that still run; and how many workers have renewed within a lease's time, this one among them."""
+        ...
+
+    async def settle(self, settlements: Sequence[LimitSettlement]) -> None:
+        """Give leases back, with what was used beyond or below what was taken; each once, however often it is asked."""
+        ...
+
+    async def look(self, claims: Sequence[LimitClaim]) -> Sequence[LimitStanding]:
+        """How subjects stand, in their order."""
+        ...
+
+    async def reset(self, subject: LimitId) -> bool:
+        """Forget all that a subject has taken. Whether there was anything."""
         ...

@@ -1,12 +1,14 @@
-"""The books of unit tests: what an outbox is told, kept in memory, and budgets that nobody has limits in."""
+"""The books of unit tests: what an outbox is told, kept in memory, budgets that nobody has limits in, and limits."""
 
 import time
 from dataclasses import dataclass, field
 
 from proxy.core.ledger import Intent, LedgerRow
 from proxy.phases.budgets import Budgets
+from proxy.phases.limits import Limiter
 from proxy.ports import ExchangeLog
 from proxy.stores.memory.budgets import MemoryBudgets
+from proxy.stores.memory.limits import MemoryLimits
 from tests.ledger import FakeLedger
 
 
@@ -34,3 +36,7 @@ def budgets(log: ExchangeLog) -> Budgets:
 
     store = MemoryBudgets(now_ms)
     return Budgets(store, FakeLedger(), on_alert=lambda _: None, log=log, wall=time.time, worker="test")
+
+
+def limiter(log: ExchangeLog) -> Limiter:
+    return Limiter(MemoryLimits(lambda: time.monotonic_ns() // 1_000_000), log=log, worker="test")

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 import click
 
-from proxy.cli import explain_cache
+from proxy.cli import explain_cache, explain_limits
 from proxy.cli.explain_money import PROMPT_TOKENS, Explained, cells, explained, paid_by, payers_as_json, too_dear
 from proxy.cli.explain_money import as_json as as_json_of
 from proxy.cli.options import EXIT_PROBLEMS, config_option, json_option, loaded
@@ -77,7 +77,7 @@ def _show(table: RoutingTable, asked: tuple[str, str], planned: Plan | Failure, 
         click.echo(f"{asked[0]}: {what}{about}, by the {asked[1]} API")
         click.echo(f"timeouts: {_spelled(planned.timeouts)}")
         click.echo(f"cache: {explain_cache.told(planned.cache)}")
-        for line in paid_by(table):
+        for line in (*paid_by(table), *explain_limits.told(table, [one.target for one in rows])):
             click.echo(line)
         click.echo(
             f"prices: USD for a million tokens; output cap: for a prompt of {PROMPT_TOKENS} tokens that sets none\n"
@@ -101,6 +101,7 @@ def _as_json(
         "prompt_tokens": PROMPT_TOKENS,
         "targets": targets,
         "payers": payers_as_json(table),
+        "limits": explain_limits.as_json(table, [one.target for one in rows]),
     }
     if isinstance(planned, Plan):
         found = {"route": planned.route, "timeouts": asdict(planned.timeouts)}

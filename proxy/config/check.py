@@ -11,7 +11,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from proxy.config import alerts, budgets
+from proxy.config import alerts, budgets, limits
 from proxy.config.address import expand, refusal
 from proxy.config.check_money import check_money
 from proxy.config.problem import Path, Problem, dotted
@@ -263,7 +263,7 @@ class _Checker:
     def sections(self) -> Iterator[Problem]:
         """What sections with a module of their own say of themselves."""
         data = self._document.data
-        for path, why in (*budgets.problems(data), *alerts.problems(data, self._environ)):
+        for path, why in (*budgets.problems(data), *limits.problems(data), *alerts.problems(data, self._environ)):
             yield self._at_value(path, why)
 
     def timeouts(self) -> Iterator[Problem]:

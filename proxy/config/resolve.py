@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -15,6 +15,7 @@ from proxy.config.alerts import channels
 from proxy.config.budgets import budget_table
 from proxy.config.cache import policy
 from proxy.config.check import RESERVED, check
+from proxy.config.limits import limit_table
 from proxy.config.pricing import local, pricing
 from proxy.config.problem import ConfigError
 from proxy.config.read import read, text_of
@@ -132,11 +133,23 @@ def _of_all(file: schema.File, environ: Mapping[str, str], listening: frozenset[
         cors_origins=frozenset(file.cors.origins),
         pricing=pricing(file, providers),
         budgets=budget_table(file.budgets, {name: account.budgets for name, account in file.accounts.items()}),
+        limits=limit_table(
+            file.limits,
+            {name: account.limits for name, account in file.accounts.items()},
+            {name: entry.limits for name, entry in _every_provider(file)},
+        ),
         alerts=channels(file.alerts, environ),
         baseline=None if file.baseline is None else _target(file.baseline, providers),
         ledger_keep_days=file.ledger.keep_days,
         open_access=file.access.mode == "open",
     )
+
+
+def _every_provider(file: schema.File) -> Iterator[tuple[str, schema.ProviderEntry]]:
+    """Those of accounts too: an id that two of them use is one provider to its limits."""
+    for account in file.accounts.values():
+        yield from account.providers.items()
+    yield from file.providers.items()
 
 
 def _timeouts(inherited: Timeouts, given: schema.Timeouts) -> Timeouts:

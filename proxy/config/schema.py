@@ -18,6 +18,7 @@ from proxy.config import money
 from proxy.config.alerts import Entries, WebhookEntry, entry_at
 from proxy.config.budgets import Budgets
 from proxy.config.cache import Cache, CacheEntry
+from proxy.config.limits import LimitsEntry
 from proxy.config.scalars import (
     ACCOUNT_ID,
     PROVIDER_ID,
@@ -97,7 +98,7 @@ class Defaults(Section):
 class ProviderEntry(Section):
     """One provider, merged over its row in the built-in catalogue; {} takes the row as it is."""
 
-    later = frozenset({"limits", "prices", "headers"})
+    later = frozenset({"prices", "headers"})
 
     like: str | None = Field(
         default=None, description="The catalogue's provider whose data this one takes. Needed for an id of your own."
@@ -127,6 +128,7 @@ class ProviderEntry(Section):
         default_factory=dict,
         description="What its models charge, before the price list; the key is a model, or a pattern with one *.",
     )
+    limits: LimitsEntry | None = Field(default=None, description="How much may be sent to it.")
 
 
 class TierEntry(Section):
@@ -240,9 +242,10 @@ class Cors(Section):
 class Account(Section):
     """What holds for one account, before what holds for all."""
 
-    later = frozenset({"limits"})
-
     budgets: Budgets | None = Field(default=None, description="What this account may spend, beside the whole proxy.")
+    limits: LimitsEntry | None = Field(
+        default=None, description="How much each of its virtual keys may ask, and all of them together."
+    )
     routes: dict[str, RouteEntry] = Field(
         default_factory=dict, description="Routes of this account alone, before those of all that have the same name."
     )
@@ -263,7 +266,7 @@ class Ledger(Section):
 class File(Section):
     """Penstock's routes: providers, task aliases, and the names that tools already send."""
 
-    later = frozenset({"limits", "retry", "breaker", "prices"})
+    later = frozenset({"retry", "breaker", "prices"})
     elsewhere: ClassVar[Mapping[str, str]] = {"cache": "routes.<name>.cache or defaults.cache"}
 
     providers: dict[str, ProviderEntry] = Field(
@@ -294,8 +297,11 @@ class File(Section):
     budgets: Budgets | None = Field(
         default=None, description="What the whole proxy may spend, all accounts together, in USD."
     )
+    limits: LimitsEntry | None = Field(
+        default=None, description="How much each virtual key may ask; where nobody has one, all together."
+    )
     accounts: dict[str, Account] = Field(
-        default_factory=dict, description="Accounts with budgets of their own; the key is the account's id."
+        default_factory=dict, description="Accounts with budgets or limits of their own; the key is the account's id."
     )
     alerts: Entries = Field(
         default_factory=list, description="Where somebody is told that a budget is nearly or wholly spent."
@@ -332,6 +338,9 @@ SECTIONS: Final[Mapping[tuple[str, ...], type[Section]]] = {
     ("access",): Access,
     ("currency",): money.CurrencyEntry,
     ("budgets",): Budgets,
+    ("limits",): LimitsEntry,
+    ("providers", "*", "limits"): LimitsEntry,
+    ("accounts", "*", "limits"): LimitsEntry,
     ("accounts", "*"): Account,
     ("accounts", "*", "budgets"): Budgets,
     ("alerts", "*"): WebhookEntry,

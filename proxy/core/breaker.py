@@ -75,6 +75,7 @@ class Cause(Enum):
     THROTTLED = "throttled"
     QUOTA = "quota"
     QUARANTINE = "quarantine"
+    LIMITED = "limited"  # of a rejection alone: what may be sent there is under way, or was sent
 
 
 _CAUSES: Final[Mapping[str, Cause]] = MappingProxyType({cause.value: cause for cause in Cause})

@@ -35,7 +35,7 @@ _ANTHROPIC_TYPES: Final = {
 }
 _RETRYABLE: Final = frozenset(
     {FailureKind.THROTTLED, FailureKind.SHUTTING_DOWN, FailureKind.OVERLOADED_HERE, FailureKind.REQUEST_TIMEOUT}
-    | {FailureKind.BUDGET_UNAVAILABLE}
+    | {FailureKind.BUDGET_UNAVAILABLE, FailureKind.LIMIT_REACHED}
 )
 _WHEN_TOLD: Final = frozenset({FailureKind.NO_TARGET, FailureKind.STORE_UNAVAILABLE})  # where there is a time to wait
 

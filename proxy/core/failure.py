@@ -73,6 +73,8 @@ class FailureKind(Enum):
     NO_TARGET = "no_target"
     SHUTTING_DOWN = "shutting_down"
     OVERLOADED_HERE = "overloaded_here"
+    LIMIT_REACHED = "limit_reached"
+    LIMIT_TOO_LOW = "limit_too_low"
     BUDGET_EXCEEDED = "budget_exceeded"
     BUDGET_UNAVAILABLE = "budget_unavailable"
     STORE_UNAVAILABLE = "store_unavailable"
@@ -153,6 +155,8 @@ TABLE: Final[Mapping[FailureKind, Row]] = MappingProxyType(
         _K.NO_TARGET: _refusal(_B.PROXY, 503, "no_target_available"),
         _K.SHUTTING_DOWN: _refusal(_B.PROXY, 503, "shutting_down"),
         _K.OVERLOADED_HERE: _refusal(_B.PROXY, 503, "overloaded"),
+        _K.LIMIT_REACHED: _refusal(_B.CLIENT, 429, "rate_limit_exceeded"),
+        _K.LIMIT_TOO_LOW: _refusal(_B.CLIENT, 429, "rate_limit_exceeded"),  # waiting does not help
         _K.BUDGET_EXCEEDED: _refusal(_B.CLIENT, 402, "budget_exceeded"),
         _K.BUDGET_UNAVAILABLE: _refusal(_B.PROXY, 503, "budget_unavailable"),
         _K.STORE_UNAVAILABLE: _refusal(_B.PROXY, 503, "store_unavailable"),

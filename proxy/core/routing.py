@@ -17,6 +17,7 @@ from proxy.core.backoff import RetryPolicy
 from proxy.core.breaker import Policy as BreakerPolicy
 from proxy.core.cache_policy import CachePolicy
 from proxy.core.failure import Failure, FailureKind
+from proxy.core.limit_table import NO_LIMITS, LimitTable
 from proxy.core.nearest import did_you_mean
 from proxy.core.pattern import Pattern, patterns
 from proxy.core.payer import NO_BUDGETS, BudgetTable
@@ -186,11 +187,11 @@ class RoutingTable:
     in which ``*`` stands for the whole requested name. ``demo`` is the provider that serves any name which has no
     active target of its own, None outside demo mode. ``default_provider`` serves the paths without a route.
     ``cors_origins`` are the web pages that may ask. ``pricing``: what targets cost. ``budgets``: who pays, and how much at
-    most. ``alerts``: where an operator is told. ``baseline``: the model that reports compare with. ``ledger_keep_days``
-    None: rows are kept for ever. ``source`` is None where no file was read. ``patterns``, ``may_outlive`` and ``planned``
-    are derived: ``planned`` holds what names have yielded, bounded by
-    the configured names times APIs and by `PLANNED_MAX` for the others. ``open_access``: callers need no key. ``views``:
-    the tables of accounts that have routes or providers of their own, each with its ``account``.
+    most. ``limits``: how much may be asked. ``alerts``: where an operator is told. ``baseline``: the model that reports
+    compare with. ``ledger_keep_days`` None: rows are kept for ever. ``source`` is None where no file was read.
+    ``open_access``: callers need no key. ``views``: the tables of accounts that have routes or providers of their own, each
+    with its ``account``. ``patterns``, ``may_outlive`` and ``planned`` are derived: ``planned`` holds what names have
+    yielded, bounded by the configured names times APIs and by `PLANNED_MAX` for the others.
     """
 
     providers: Mapping[ProviderId, Provider]
@@ -205,6 +206,7 @@ class RoutingTable:
     cors_origins: frozenset[str] = frozenset()
     pricing: Pricing = NO_PRICES
     budgets: BudgetTable = NO_BUDGETS
+    limits: LimitTable = NO_LIMITS
     alerts: tuple[Channel, ...] = ()
     baseline: Target | None = None
     ledger_keep_days: int | None = None

@@ -22,6 +22,7 @@ _EXPOSED: Final = ", ".join(
         "x-penstock-cache",
         "x-penstock-overhead-ms",
         "x-penstock-upstream-request-id",
+        *(f"x-ratelimit-{what}-{of}" for of in ("requests", "tokens") for what in ("limit", "remaining", "reset")),
     )
 )
 _NAMES: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+(?: ?, ?[A-Za-z0-9!#$%&'*+.^_`|~-]+){0,63}")

@@ -48,7 +48,11 @@ def _money(runtime: Runtime, outlook: Outlook) -> dict[str, Any]:
         return {}
     books = outlook.books()
     ledger = {"state": books.state, "away_s": books.away_s, "waiting_rows": books.waiting_rows}
-    return {"ledger": ledger, "budgets": {"state": "local" if runtime.budgets.away else "ok"}}
+    return {
+        "ledger": ledger,
+        "budgets": {"state": "local" if runtime.budgets.away else "ok"},
+        "limits": {"state": "local" if runtime.limits.away else "ok"},
+    }
 
 
 def _provider(

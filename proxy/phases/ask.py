@@ -8,10 +8,10 @@ from proxy.core.failure import Failure, FailureKind, Rejected, Tally
 from proxy.core.routing import Plan
 from proxy.core.tour import Step
 from proxy.phases import gate
-from proxy.phases.bill import wasted
+from proxy.phases.bill import tokens_of, wasted
 from proxy.phases.booking import intent
 from proxy.phases.call import call_to
-from proxy.phases.clearance import Clearance
+from proxy.phases.clearance import Clearance, let_go
 from proxy.phases.exchange import Attempt, Exchange
 from proxy.phases.judge import Opening, judge, timeout_failure, wire_failure
 from proxy.phases.runtime import Runtime
@@ -42,11 +42,11 @@ async def ask(
 
 def begun(x: Exchange, runtime: Runtime, plan: Plan, step: Step, clearance: Clearance) -> Attempt:
     """The record of an attempt that is about to be made. Errors: Rejected where it cannot be written down."""
-    record = Attempt(step.target, runtime.now(), clearance.quote, passage=clearance.passage)
+    record = Attempt(step.target, runtime.now(), clearance.quote, passage=clearance.passage, grant=clearance.grant)
     x.attempts.append(record)
     if not runtime.books.intend(intent(x, plan, record, runtime.wall())):
         x.attempts.remove(record)
-        gate.let_go(runtime, clearance.passage)
+        let_go(runtime, clearance)
         raise Rejected(Failure(FailureKind.OVERLOADED_HERE, NOT_WRITABLE))
     x.commitment = Commitment.UNCOMMITTED
     x.outlives = plan.outlives(step.target)
@@ -113,6 +113,8 @@ def failed(x: Exchange, runtime: Runtime, plan: Plan, record: Attempt, failure: 
     record.failure = failure
     record.wasted_nanousd = wasted(x, record, failure)
     gate.report(x, runtime, record)
+    if record.grant is not None:
+        runtime.limits.settle(record.grant, tokens_of(x, record))
     if plan.tiers and gate.tally_of(x, failure) is not Tally.IGNORE:
         _note_speed(x, runtime, record, failed=True)
 

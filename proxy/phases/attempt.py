@@ -15,7 +15,7 @@ from proxy.core.routing import Plan
 from proxy.core.tour import Step, Tour
 from proxy.phases import gate
 from proxy.phases.ask import ask
-from proxy.phases.clearance import Clearance, clear
+from proxy.phases.clearance import Clearance, clear, let_go
 from proxy.phases.exchange import Exchange
 from proxy.phases.hedge import ask_hedged, is_hedged
 from proxy.phases.judge import Opening, timeout_failure
@@ -43,7 +43,7 @@ async def attempt(x: Exchange, runtime: Runtime, plan: Plan, watchdog: Watchdog)
             x.unaffordable.append(cleared)
             continue
         if step.repeat and not runtime.retry_budget.try_take(runtime.now()):
-            gate.let_go(runtime, cleared.passage)
+            let_go(runtime, cleared)
             continue
         try:
             if is_hedged(x, plan, step):
@@ -87,7 +87,7 @@ async def _cleared(
 def _held_back(x: Exchange, runtime: Runtime, plan: Plan, way: Tour, rejection: Rejection) -> None:
     """A target may not be asked now. One that is only throttled, and not for long, is asked once more afterwards."""
     wait_s = max(rejection.until - runtime.wall(), 0.0)
-    is_short = rejection.cause is Cause.THROTTLED and wait_s <= plan.retry.max_s
+    is_short = rejection.cause in (Cause.THROTTLED, Cause.LIMITED) and wait_s <= plan.retry.max_s
     # Two clocks, and timers that may be early by a millisecond: what is put off once is not to be late by that.
     if not (is_short and way.postpone(runtime.now() + wait_s + TIMER_S)):
         x.rejections.append((way.step.target, rejection))

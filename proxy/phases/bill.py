@@ -41,9 +41,21 @@ def wasted(x: Exchange, attempt: Attempt, failure: Failure) -> NanoUsd:
     may_be_billed = failure.row.charge in _MAY_BE_BILLED or failure.row.blame is Blame.PROXY
     if not may_be_billed or x.api in UNBILLED or not attempt.quote.hold_nanousd:
         return NanoUsd(0)
-    used = Usage(_input_tokens(x), 0, estimated=True)
+    used = Usage(input_tokens(x), 0, estimated=True)
     at_s = x.admitted_ms // 1000
     return cost.charge(used, attempt.quote.terms.price, at_s, attempt.quote.terms.unpriced).cost_nanousd
+
+
+def tokens_of(x: Exchange, attempt: Attempt) -> int:
+    """How many tokens an attempt that is over used, in and out: of its answer, or of what its provider may have read."""
+    if x.api in UNBILLED:
+        return 0
+    if x.target is not None and attempt is x.attempts[-1]:
+        return 0 if x.bill is None else x.bill.used.input_tokens + x.bill.used.output_tokens
+    failure = attempt.failure or x.failure
+    if failure is None or not (failure.row.charge in _MAY_BE_BILLED or failure.row.blame is Blame.PROXY):
+        return 0
+    return input_tokens(x)
 
 
 def _reported(x: Exchange) -> Usage | None:
@@ -60,27 +72,28 @@ def _guessed(x: Exchange) -> Usage:
         streamed = estimate.output_of_stream(x.relayed_bytes, x.data_events) if x.streamed else 0
         guessed = max(streamed, x.guessed_output)
         most = x.attempts[-1].quote.output_tokens_max
-        return Usage(_input_tokens(x), guessed if most is None else min(guessed, most))
+        return Usage(input_tokens(x), guessed if most is None else min(guessed, most))
     match x.api:
         case Api.SPEECH:
             text = x.body.fields.get("input") if x.body is not None else None
             spoken = len(text) if type(text) is str else 0
             tokens = -(-spoken * SPOKEN_TOKENS // SPOKEN_CHARACTERS)
-            return Usage(_input_tokens(x), tokens, characters=spoken, audio_output_tokens=tokens)
+            return Usage(input_tokens(x), tokens, characters=spoken, audio_output_tokens=tokens)
         case Api.TRANSCRIPTIONS | Api.TRANSLATIONS:
             heard_bytes = x.upload.seen_bytes if x.upload is not None else 0
             return Usage(0, 0, audio_ms=heard_bytes // AUDIO_BYTES_A_MS)
         case Api.IMAGES | Api.IMAGE_EDITS:
-            return Usage(_input_tokens(x), 0, images=x.choices)
+            return Usage(input_tokens(x), 0, images=x.choices)
         case Api.RERANK:
-            return Usage(_input_tokens(x), 0, searches=searches(x))
+            return Usage(input_tokens(x), 0, searches=searches(x))
         case _:
-            return Usage(_input_tokens(x), 0)
+            return Usage(input_tokens(x), 0)
 
 
-def _input_tokens(x: Exchange) -> int:
-    if x.body is None:
-        return 0
+def input_tokens(x: Exchange) -> int:
+    """About how many tokens the request is, guessed once."""
     if x.input_tokens_guessed is None:
+        if x.body is None:
+            return 0
         x.input_tokens_guessed = estimate.input_tokens(prompt_of(x), x.body.raw)
     return x.input_tokens_guessed

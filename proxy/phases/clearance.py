@@ -1,4 +1,7 @@
-"""May this attempt be made? Can the exchange afford the target, do the breakers let it through, is it within the budgets?"""
+"""May this attempt be made?
+
+Can the exchange afford the target, do the breakers let it through, has the provider room for it, is it within the budgets?
+"""
 
 from typing import NamedTuple
 
@@ -6,8 +9,10 @@ from proxy.core.breaker import Rejection
 from proxy.core.failure import Failure
 from proxy.core.routing import Plan, Target
 from proxy.phases import gate
+from proxy.phases.admit import room_at
 from proxy.phases.exchange import Exchange, Quote
 from proxy.phases.gate import UNHINDERED, Passage
+from proxy.phases.limits import Grant
 from proxy.phases.quote import quote
 from proxy.phases.reserve import reserve
 from proxy.phases.runtime import Runtime
@@ -18,22 +23,37 @@ class Clearance(NamedTuple):
 
     passage: Passage
     quote: Quote
+    grant: Grant | None = None
 
 
 async def clear(x: Exchange, runtime: Runtime, plan: Plan, target: Target) -> Clearance | Rejection | Failure:
-    """Let an attempt go, or say what holds it back: a breaker (`Rejection`), or money (`Failure`)."""
+    """Let an attempt go, or say what holds it back: a breaker or a limit (`Rejection`), or money (`Failure`)."""
     offer = quote(x, runtime, plan, target)
     if isinstance(offer, Failure):
         return offer
     passage = UNHINDERED if runtime.breakers.quiet else await gate.admitted(runtime, target)
     if isinstance(passage, Rejection):
         return passage
+    cleared = Clearance(passage, offer)
     try:
+        if target.provider.id in runtime.table.limits.sent:
+            room = await room_at(x, runtime, target, offer)
+            if isinstance(room, Rejection):
+                let_go(runtime, cleared)
+                return room
+            cleared = Clearance(passage, offer, room)
         refused = await reserve(x, runtime, target, offer.hold_nanousd)
     except BaseException:
-        gate.let_go(runtime, passage)
+        let_go(runtime, cleared)
         raise
     if refused is not None:
-        gate.let_go(runtime, passage)
+        let_go(runtime, cleared)
         return refused
-    return Clearance(passage, offer)
+    return cleared
+
+
+def let_go(runtime: Runtime, cleared: Clearance) -> None:
+    """What was cleared is not sent after all."""
+    gate.let_go(runtime, cleared.passage)
+    if cleared.grant is not None:
+        runtime.limits.settle(cleared.grant, 0)

@@ -15,6 +15,7 @@ from proxy.core.prompt import Prompt
 from proxy.core.routing import Plan, Target
 from proxy.core.splice import Body
 from proxy.phases.budgets import FREE, Hold
+from proxy.phases.limits import Grant, LimitReached
 from proxy.phases.upload import Upload
 from proxy.terms import AccountId, Api, Commitment, ExchangeId, NanoUsd, Usage
 
@@ -44,7 +45,7 @@ class Bill(NamedTuple):
 class Attempt:
     """One try at one target. Units: monotonic seconds. ``failure`` None: it answered. ``passage``: see `gate`.
 
-    ``wasted_nanousd``: what it may have cost although it gave no answer.
+    ``grant``: what it took of its provider's limits. ``wasted_nanousd``: what it may have cost although it gave no answer.
     """
 
     target: Target
@@ -53,6 +54,7 @@ class Attempt:
     ended: float = 0.0
     failure: Failure | None = None
     passage: tuple[tuple[Subject, Admission], ...] = ()
+    grant: Grant | None = None
     wasted_nanousd: NanoUsd = NOTHING
 
 
@@ -88,6 +90,8 @@ class Exchange:
     cost_tier: tuple[str, NanoUsd] | None = None  # the client's own, and its ceiling
     prompt: Prompt | None = None
     input_tokens_guessed: int | None = None
+    limits: Grant | LimitReached | None = None  # of whom it took what, or would have; None: nobody is limited
+    clearances: int = 0  # how many were taken of a provider's limits
     hold: Hold = FREE
     held_nanousd: NanoUsd = NOTHING
     commitment: Commitment = Commitment.UNCOMMITTED

@@ -99,7 +99,13 @@ def held_back(x: Exchange, now: float) -> Failure:
             f"{target.name} is not known to its provider, which said so lately; it is asked again in {wait_s:.0f} s."
         )
         return Failure(FailureKind.MODEL_UNKNOWN, message, param="model", target=target.name)
-    if all(rejection.cause is Cause.THROTTLED for _, rejection in rejections):
+    causes = {rejection.cause for _, rejection in rejections}
+    if causes <= {Cause.THROTTLED, Cause.LIMITED} and Cause.LIMITED in causes:
+        message = (
+            f"No target may be asked now; {target.name} is the first to be free, in {wait_s:.0f} s ({_why(soonest)})."
+        )
+        return Failure(FailureKind.LIMIT_REACHED, message, target=target.name, retry_after_s=wait_s)
+    if causes == {Cause.THROTTLED}:
         message = (
             f"Every target cools down after a rate limit; {target.name} is the first to be free, in {wait_s:.0f} s."
         )
@@ -116,6 +122,7 @@ def _why(rejection: Rejection) -> str:
         Cause.QUOTA: "its account is empty",
         Cause.QUARANTINE: "it refused the credential or the model",
         Cause.NONE: "it is being probed",
+        Cause.LIMITED: "its provider's limit is reached",
     }[rejection.cause]
     return f"{words}: {rejection.last_error}" if rejection.last_error else words
 

@@ -6,6 +6,7 @@ from urllib.parse import quote
 from proxy.core import error_body
 from proxy.core.dialect import DIALECTS
 from proxy.core.failure import Failure, FailureKind
+from proxy.phases.admit import limit_headers
 from proxy.phases.exchange import Exchange
 from proxy.phases.runtime import Runtime
 from proxy.phases.watchdog import Watchdog
@@ -29,7 +30,7 @@ def own_headers(x: Exchange, runtime: Runtime, provider: str, model: str) -> lis
     ]
     if x.plan is not None and x.plan.route is not None:
         own.append(("x-penstock-route", x.plan.route))
-    return own
+    return own if x.limits is None else own + limit_headers(x)
 
 
 def out_of_time(kind: FailureKind) -> Failure:

@@ -1,6 +1,6 @@
 """The life of an exchange: eight phases, called in order. Start reading here.
 
-identify - accept - plan - recall - attempt - relay - settle. (Admission has no engine yet.) Each phase either goes on, or
+identify - accept - admit - plan - recall - attempt - relay - settle. Each phase either goes on, or
 ends the exchange by `Rejected`, before anything was sent. `settle` runs for every exchange, refused ones too, once: here, or
 by the task of a shared call (`flight`) for the exchange that leads it.
 """
@@ -9,6 +9,7 @@ import asyncio
 
 from proxy.core.failure import Failure, FailureKind, Rejected
 from proxy.phases.accept import accept
+from proxy.phases.admit import admit
 from proxy.phases.carry import carry
 from proxy.phases.door import challenges
 from proxy.phases.exchange import Exchange
@@ -42,6 +43,7 @@ async def _live(x: Exchange, runtime: Runtime, downstream: Downstream) -> None:
     try:
         identify(x, runtime, downstream)
         await accept(x, downstream)
+        await admit(x, runtime)
         way = plan(x, runtime)
         if way.cache is None or not await recall(x, runtime, way, way.cache, downstream):
             await carry(x, runtime, way, downstream)

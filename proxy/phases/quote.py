@@ -1,7 +1,7 @@
 """What asking a target may cost at most: its price, the ceiling that holds, and the output cap that makes it fit."""
 
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 from proxy.core import cost, prompt
 from proxy.core.afford import NotAfforded, afford, afford_text
@@ -67,14 +67,14 @@ def quote(x: Exchange, runtime: Runtime, plan: Plan, target: Target) -> Quote | 
             _bounds(x),
             at_s,
             output_cap=said,
-            choices=_generated(x),
+            choices=generated(x),
             may_insert=not cap.said,
             expected=expected,
         )
     if isinstance(found, NotAfforded):
         return _refusal(target, found)
     capped = found.output_cap if said is None else said
-    return Quote(terms, found.hold_nanousd, found.output_cap, None if capped is None else capped * _generated(x))
+    return Quote(terms, found.hold_nanousd, found.output_cap, None if capped is None else capped * generated(x))
 
 
 def _cap(x: Exchange, plan: Plan) -> _Cap:
@@ -82,8 +82,18 @@ def _cap(x: Exchange, plan: Plan) -> _Cap:
     said = [fields[name] for name in OUTPUT_CAPS if name in fields]
     if not said and plan.params and x.api in WITH_PARAMS:
         said = [int(value) for name, value in plan.params if name in OUTPUT_CAPS and value.isdigit()]
+    return _Cap(bool(said), _largest(said))
+
+
+def client_cap(x: Exchange) -> int | None:
+    """The output cap that the client says, of one choice; None: it says none."""
+    fields = x.body.fields if x.body is not None else {}
+    return _largest([fields[name] for name in OUTPUT_CAPS if name in fields])
+
+
+def _largest(said: list[Any]) -> int | None:
     caps = [int(min(value, OUTPUT_CAP_MAX)) for value in said if type(value) in (int, float) and value >= 1]
-    return _Cap(bool(said), max(caps) if caps else None)
+    return max(caps) if caps else None
 
 
 def _bounds(x: Exchange) -> Bounds:
@@ -127,7 +137,7 @@ def searches(x: Exchange) -> int:
     return max(1, -(-len(documents) // RERANKED_A_SEARCH)) if type(documents) is list else 1
 
 
-def _generated(x: Exchange) -> int:
+def generated(x: Exchange) -> int:
     """How many choices are generated: `best_of` makes more of each prompt than `n` shows."""
     if x.body is None or x.api is not Api.COMPLETIONS:
         return x.choices

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from proxy.core import error_body
 from proxy.core.failure import Failure, FailureKind
+from proxy.phases.admit import limit_headers
 from proxy.phases.exchange import Exchange
 from proxy.phases.gate import skipped_told
 from proxy.ports import Downstream
@@ -25,6 +26,7 @@ async def refuse(x: Exchange, failure: Failure, downstream: Downstream, more: Se
         ("server", "penstock"),
         ("x-request-id", x.id),
         ("x-should-retry", "true" if error_body.is_retryable(failure) else "false"),
+        *limit_headers(x),
         *more,
     ]
     wait_s = failure.retry_after_s

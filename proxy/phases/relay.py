@@ -15,6 +15,7 @@ from proxy.core.commitment import PlainTap, StreamTap
 from proxy.core.failure import Failure, FailureKind
 from proxy.core.routing import Target
 from proxy.phases import stream_cost
+from proxy.phases.admit import limit_headers
 from proxy.phases.bill import bill
 from proxy.phases.booking import cost_of
 from proxy.phases.exchange import Exchange
@@ -214,4 +215,4 @@ def _own_headers(x: Exchange, target: Target) -> list[tuple[str, str]]:
         own.append(("x-penstock-output-cap", str(cap)))
     if x.bill is not None:
         own.append(("x-penstock-cost-usd", usd(cost_of(x))))
-    return own
+    return own if x.limits is None else own + limit_headers(x)

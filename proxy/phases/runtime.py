@@ -16,6 +16,7 @@ from proxy.phases.breakers import Breakers
 from proxy.phases.budgets import Budgets
 from proxy.phases.door import Door
 from proxy.phases.key_ring import KeyRing
+from proxy.phases.limits import Limiter
 from proxy.phases.recalls import Recalls
 from proxy.phases.watchdog import Ticker
 from proxy.ports import Books, CacheStore, ExchangeLog, Ledger, Upstream
@@ -42,6 +43,7 @@ class Runtime:
     books: Books
     ledger: Ledger  # for reports: read-only
     cache: CacheStore
+    limits: Limiter
     door: Door
     keys: KeyRing | None = None  # None: this process keeps no virtual keys
     ticker: Ticker = field(init=False)
@@ -52,6 +54,7 @@ class Runtime:
     hedging: "dict[str, Hedging]" = field(default_factory=dict)  # by route
     plain_targets: set[TargetName] = field(default_factory=set)
     output_sizes: OutputSizes = field(default_factory=OutputSizes)
+    asked_sizes: OutputSizes = field(default_factory=OutputSizes)  # by what limited callers ask for
     recalls: Recalls = field(default_factory=Recalls)
     flights: "dict[CacheKey, Flight]" = field(default_factory=dict)  # those that others may join
     flying: "set[asyncio.Task[None]]" = field(default_factory=set)  # all, until their answers are kept

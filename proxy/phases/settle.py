@@ -2,11 +2,13 @@
 
 from proxy.core.ledger import LedgerRow
 from proxy.phases import gate
-from proxy.phases.bill import bill, wasted
+from proxy.phases.bill import bill, tokens_of, wasted
 from proxy.phases.booking import row
 from proxy.phases.exchange import Exchange
+from proxy.phases.limits import Grant
 from proxy.phases.runtime import Runtime
 from proxy.phases.telling import outcome_of, tell
+from proxy.terms import TargetName
 
 
 def settle(x: Exchange, runtime: Runtime) -> None:
@@ -33,12 +35,25 @@ def _book(x: Exchange, runtime: Runtime, now: float) -> LedgerRow:
     booked = row(x, runtime, outcome_of(x), now)
     runtime.books.book(booked)
     runtime.budgets.settle(x.hold, booked.cost_nanousd)
+    _give_back(x, runtime)
     if x.cache != "off":
         runtime.recalls.counts[x.cache] += 1
         runtime.recalls.saved_nanousd += x.saved_nanousd
     if x.target is not None and x.bill is not None and not x.bill.used.estimated:
-        runtime.output_sizes.note(x.target.name, x.bill.used.output_tokens // x.choices)
+        output_tokens = x.bill.used.output_tokens // x.choices
+        runtime.output_sizes.note(x.target.name, output_tokens)
+        if x.limits is not None:
+            runtime.asked_sizes.note(TargetName(x.asked or ""), output_tokens)
     return booked
+
+
+def _give_back(x: Exchange, runtime: Runtime) -> None:
+    """What was taken of limits and not used. What failed attempts had of their providers' they have given back."""
+    for attempt in x.attempts:
+        if attempt.grant is not None:
+            runtime.limits.settle(attempt.grant, tokens_of(x, attempt))
+    if isinstance(x.limits, Grant):
+        runtime.limits.settle(x.limits, sum(tokens_of(x, attempt) for attempt in x.attempts))
 
 
 def _write_off(x: Exchange) -> None:

@@ -17,6 +17,7 @@ from proxy.phases.breakers import Breakers
 from proxy.phases.budgets import Budgets
 from proxy.phases.door import Door
 from proxy.phases.key_ring import KeyRing
+from proxy.phases.limits import Limiter
 from proxy.phases.runtime import Runtime
 from proxy.ports import (
     BreakerStore,
@@ -24,6 +25,7 @@ from proxy.ports import (
     CacheStore,
     ExchangeLog,
     KeyNews,
+    LimitStore,
     StoreAway,
     StoreState,
     StoreUnusable,
@@ -37,6 +39,7 @@ from proxy.server.spending import LedgerSpend
 from proxy.stores.memory.breakers import MemoryBreakers
 from proxy.stores.memory.budgets import MemoryBudgets
 from proxy.stores.memory.cache import MemoryCache
+from proxy.stores.memory.limits import MemoryLimits
 from proxy.telemetry.alerts import Alerts
 from proxy.telemetry.logs import Log
 from proxy.upstream.client import UpstreamClient
@@ -82,14 +85,16 @@ class Stores:
                 "Set PENSTOCK_DATA to a directory on a local disk that this user may write to."
             ) from None
         self.alerts = Alerts(table.alerts, log, time.time, random.Random())  # noqa: S311 - it spreads retries
+        worker = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
         self.budgets = Budgets(
             _budget_store(self.redis),
             LedgerSpend(self.ledger),
             on_alert=self.alerts,
             log=log,
             wall=time.time,
-            worker=f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}",
+            worker=worker,
         )
+        self.limits = Limiter(_limit_store(self.redis), log=log, worker=worker)
         self.cache = _cache_store(self.redis)
         self._keep_days = table.ledger_keep_days
         self._log = log
@@ -115,6 +120,7 @@ class Stores:
         await self.outbox.start(REPLAY_S)
         self.alerts.start()
         self.budgets.start()
+        self.limits.start()
         if self._keep_days is not None:
             self._retaining = asyncio.create_task(retain(self.ledger, self._log, self._keep_days, time.time))
 
@@ -125,6 +131,7 @@ class Stores:
             await asyncio.gather(self._retaining, return_exceptions=True)
         if self.keys is not None:
             await self.keys.close()
+        await self.limits.close()
         await self.budgets.close()
         await self.alerts.close()
         await self.outbox.close()
@@ -162,6 +169,14 @@ def _budget_store(redis: "RedisConnection | None") -> BudgetStore:
     from proxy.stores.redis.budgets import RedisBudgets  # noqa: PLC0415 - as above
 
     return RedisBudgets(redis)
+
+
+def _limit_store(redis: "RedisConnection | None") -> LimitStore:
+    if redis is None:
+        return MemoryLimits(lambda: time.monotonic_ns() // 1_000_000)
+    from proxy.stores.redis.limits import RedisLimits  # noqa: PLC0415 - as above
+
+    return RedisLimits(redis)
 
 
 def _cache_store(redis: "RedisConnection | None") -> CacheStore:
@@ -210,4 +225,5 @@ def build_runtime(
         cache=stores.cache,
         door=door,
         keys=stores.keys,
+        limits=stores.limits,
     )

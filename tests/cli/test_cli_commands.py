@@ -62,7 +62,7 @@ def test_check_says_what_is_wrong_one_problem_a_line(runner: CliRunner) -> None:
     assert result.stderr == (
         "broken.yaml:2:19  routes.voice.tiers[0]: provider 'opnai' is not in the catalogue. Did you mean 'openai'?\n"
         "broken.yaml:3:18  budgets.daily: 5.00 a day is more than 1.00 a month, so it can never be reached\n"
-        "broken.yaml:4:1  limits: 'limits' is not supported by this version of Penstock yet. Remove it\n"
+        "broken.yaml:4:9  limits: names no limit. Give it rps, tpm or concurrency, or remove the key\n"
     )
 
 
@@ -74,7 +74,7 @@ def test_check_in_json(runner: CliRunner) -> None:
     assert [(one["line"], one["column"], one["path"]) for one in told["problems"]] == [
         (2, 19, "routes.voice.tiers[0]"),
         (3, 18, "budgets.daily"),
-        (4, 1, "limits"),
+        (4, 9, "limits"),
     ]
     fine = json.loads(run(runner, "check", "--config", "routes.yaml", "--json").stdout)
     assert fine == {"file": "routes.yaml", "routes": 1, "providers": 22, "active": 1, "problems": []}

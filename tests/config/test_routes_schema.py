@@ -61,6 +61,8 @@ VALID: list[Any] = [
     {"defaults": {"cache": {"ttl": "30d", "tool_calls": True, "replay": "paced"}}},
     {"routes": {"x": {"tiers": ["a/b"], "cache": False}}},
     {"ledger": {}},
+    {"limits": {"rps": 0.5, "burst": 50, "tpm": 200_000, "concurrency": 32}},
+    {"accounts": {"acme": {"limits": {"tpm": 5}}}, "providers": {"openai": {"limits": {"rps": 10}}}},
     {"models": {"gpt-*": "openai/*"}, "default_route": "x", "access": {"mode": "open"}},
     {
         "access": {"mode": "keys"},
@@ -68,7 +70,10 @@ VALID: list[Any] = [
     },
 ]
 INVALID: list[Any] = [
-    {"limits": {}},
+    {"limits": {"rps": 0}},
+    {"limits": {"burst": 1.5}},
+    {"accounts": {"acme": {"limits": {"tpm": 0}}}},
+    {"providers": {"openai": {"limits": {"concurrency": 100_001}}}},
     {"budgets": {"daily": -1}},
     {"budgets": {"daily": 9_000_001}},
     {"budgets": {"alert_at": 0}},

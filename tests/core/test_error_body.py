@@ -122,7 +122,9 @@ def test_the_event_that_ends_a_broken_stream(api: Api, kind: FailureKind) -> Non
 
 def test_who_should_send_again() -> None:
     again = {kind for kind in FailureKind if error_body.is_retryable(Failure(kind, "m"))}
-    assert again == {K.THROTTLED, K.SHUTTING_DOWN, K.OVERLOADED_HERE, K.REQUEST_TIMEOUT, K.BUDGET_UNAVAILABLE}
+    assert again == {
+        *(K.THROTTLED, K.SHUTTING_DOWN, K.OVERLOADED_HERE, K.REQUEST_TIMEOUT, K.BUDGET_UNAVAILABLE, K.LIMIT_REACHED)
+    }
 
 
 @given(message=st.text(alphabet=st.characters(), max_size=20), surrogate=st.integers(0xD800, 0xDFFF))

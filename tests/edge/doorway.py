@@ -19,7 +19,7 @@ from proxy.stores.memory.cache import MemoryCache
 from proxy.stores.sqlite.ledger import SqliteLedger
 from proxy.terms import Role
 from proxy.upstream.client import UpstreamClient
-from tests.books import RecordingBooks, budgets
+from tests.books import RecordingBooks, budgets, limiter
 from tests.doors import open_to_all
 from tests.gateway import Answer, Connection, RecordingLog
 
@@ -76,7 +76,7 @@ async def open_door(
     books = RecordingBooks()
     cache = MemoryCache(time.monotonic)
     world = (routing, upstream, log, time.monotonic, time.time, breakers, budgets(log), books, ledger, cache)
-    runtime = Runtime(*world, open_to_all(log))
+    runtime = Runtime(*world, limiter(log), open_to_all(log))
 
     def role_of(presented: str) -> Role | None:
         return None if keeper is None or keeper.role_of(presented) is None else role

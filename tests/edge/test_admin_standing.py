@@ -103,7 +103,7 @@ async def test_admin_is_served_on_its_own_port_alone_where_it_has_one(start: Sta
         assert (here.status, here.error["code"]) == (404, "not_found")
         assert (await ask(apart, endpoint.path, method=endpoint.method)).status == 401
         there = await ask(apart, endpoint.path, WITH_KEY, method=endpoint.method)
-        needs_a_body = endpoint.path in ("/admin/cache/invalidate", "/admin/cache/warm") or (
+        needs_a_body = endpoint.path in ("/admin/cache/invalidate", "/admin/cache/warm", "/admin/limits/reset") or (
             (endpoint.method, endpoint.path) == ("POST", "/admin/keys")
         )
         assert there.status == (404 if "{" in endpoint.path else 400 if needs_a_body else 200)

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +10,23 @@ import orjson
 import pytest
 
 from proxy.config.resolve import parse
+from proxy.core.bucket import TOKEN_UNIT
 from proxy.core.failure import FailureKind
+from proxy.core.limit_table import limited_subjects
+from proxy.core.limiting import LimitLease, LimitSettlement, Taken
+from proxy.core.principal import ANYBODY
 from proxy.phases import lifecycle, watchdog
+from proxy.phases.bill import tokens_of
 from proxy.phases.breakers import Breakers
 from proxy.phases.budgets import Budgets
 from proxy.phases.exchange import Exchange
+from proxy.phases.limits import Limiter
 from proxy.phases.runtime import Runtime
 from proxy.ports import Call, ClientGone, Fault
 from proxy.stores.memory.breakers import MemoryBreakers
 from proxy.stores.memory.budgets import MemoryBudgets
 from proxy.stores.memory.cache import MemoryCache
+from proxy.stores.memory.limits import MemoryLimits
 from proxy.stores.sqlite.ledger import SqliteLedger
 from proxy.terms import Api, ExchangeId
 from tests.books import RecordingBooks
@@ -163,6 +170,25 @@ class FakeDownstream:
         self.ends.append("answer")
 
 
+def _now_ms() -> int:
+    return time.monotonic_ns() // 1_000_000
+
+
+class Suspending(MemoryLimits):
+    """Waits as a store does that is somewhere else: before it is done, and before it is told."""
+
+    async def take(self, lease: LimitLease) -> Taken:
+        await asyncio.sleep(0)
+        taken = await super().take(lease)
+        await asyncio.sleep(0)
+        return taken
+
+    async def settle(self, settlements: Sequence[LimitSettlement]) -> None:
+        await asyncio.sleep(0)
+        await super().settle(settlements)
+        await asyncio.sleep(0)
+
+
 class Scene:
     """One exchange over fakes."""
 
@@ -171,9 +197,14 @@ class Scene:
         table = parse(
             """
 providers:
-  a: {like: vllm, base_url: "http://127.0.0.1:1/v1", price: {m: {input: 1, output: 10, audio_minute: 0.01}}}
+  a:
+    like: vllm
+    base_url: "http://127.0.0.1:1/v1"
+    price: {m: {input: 1, output: 10, audio_minute: 0.01}}
+    limits: {concurrency: 5, tpm: 1000000}
   b: {like: vllm, base_url: "http://127.0.0.1:2/v1", price: {m: {input: 2, output: 20, audio_minute: 0.01}}}
 routes: {route: {tiers: [a/m, b/m]}}
+limits: {rps: 1000, tpm: 1000000, concurrency: 5}
 """,
             "routes.yaml",
             {},
@@ -189,9 +220,9 @@ routes: {route: {tiers: [a/m, b/m]}}
         held = Budgets(self.store, FakeLedger(), on_alert=lambda _: None, log=self.log, wall=time.time, worker="test")
         self.cache = MemoryCache(time.monotonic)
         world = (table, self.upstream, self.log, time.monotonic, time.time, self.breakers)
-        self.runtime = Runtime(
-            *world, held, self.books, SqliteLedger(Path("never opened")), self.cache, open_to_all(self.log)
-        )
+        limits, door = Limiter(Suspending(_now_ms), log=self.log, worker="test"), open_to_all(self.log)
+        ledger = SqliteLedger(Path("never opened"))
+        self.runtime = Runtime(*world, held, self.books, ledger, self.cache, limits, door)
         self.is_form = script.startswith("form")
         api, path = (
             (Api.TRANSCRIPTIONS, "/v1/audio/transcriptions") if self.is_form else (Api.CHAT, "/v1/chat/completions")
@@ -209,15 +240,27 @@ routes: {route: {tiers: [a/m, b/m]}}
         assert (row.id, row.outcome) == ("x", record["outcome"])
         assert len(self.books.intents) == len(self.x.attempts)
         assert not self.log.bugs
-        assert self.runtime.budgets.kept == 0
+        assert self.runtime.budgets.kept == self.runtime.limits.kept == 0
         assert all(reply.let_go for reply in self.upstream.replies)
         assert len(self.downstream.ends) <= 1
         assert not self.is_form or self.downstream.upload_body.closed or self.x.upload is None
         return record
 
+    async def check_limits(self) -> None:
+        """Nothing is under way, of nobody and nowhere, and no more tokens are gone than were used."""
+        await self.runtime.limits.close()
+        table = self.runtime.table.limits
+        claims = (*limited_subjects(ANYBODY, table), *table.sent.values())
+        _, standings = await self.runtime.limits.look(claims)
+        used = sum(tokens_of(self.x, attempt) for attempt in self.x.attempts)
+        for standing in standings:
+            assert standing.running == 0
+            assert standing.tokens_used <= used * TOKEN_UNIT
+
     async def check_budgets(self) -> None:
         """What was settled is what stands in the row, and nothing is held."""
         await self.runtime.budgets.close()
+        await self.check_limits()
         (row,) = self.books.rows
         payers = self.runtime.table.budgets.payers()
         for book in await self.runtime.budgets.snapshot(payers, time.time()):

@@ -28,7 +28,7 @@ from proxy.stores.memory.breakers import MemoryBreakers
 from proxy.stores.memory.cache import MemoryCache
 from proxy.stores.sqlite.ledger import SqliteLedger
 from proxy.terms import DEFAULT_ACCOUNT, Api, ExchangeId, NanoUsd, RouteName
-from tests.books import RecordingBooks, budgets
+from tests.books import RecordingBooks, budgets, limiter
 from tests.doors import open_to_all
 from tests.gateway import RecordingLog
 from tests.money.stage import IN, OUT, rules
@@ -67,6 +67,7 @@ routes: {{route: {{tiers: [p/m]}}}}
             RecordingBooks(),
             SqliteLedger(Path("never opened")),
             MemoryCache(time.monotonic),
+            limiter(log),
             open_to_all(log),
         )
         target = self.table.routes[RouteName("route")].targets[0]

@@ -27,7 +27,7 @@ from proxy.stores.memory.budgets import MemoryBudgets
 from proxy.stores.memory.cache import MemoryCache
 from proxy.stores.sqlite.ledger import SqliteLedger
 from proxy.terms import Api, ExchangeId
-from tests.books import RecordingBooks
+from tests.books import RecordingBooks, limiter
 from tests.doors import open_to_all
 from tests.gateway import RecordingLog
 from tests.ledger import FakeLedger
@@ -81,7 +81,9 @@ class Stage:
         self.budgets = Budgets(held, FakeLedger(), on_alert=lambda _: None, log=self.log, wall=time.time, worker="test")
         breakers = Breakers(MemoryBreakers(time.monotonic), self.log, time.time)
         world = (table, self.upstream, self.log, time.monotonic, time.time, breakers, self.budgets, self.books)
-        self.runtime = Runtime(*world, SqliteLedger(Path("never opened")), self.cache, open_to_all(self.log))
+        self.runtime = Runtime(
+            *world, SqliteLedger(Path("never opened")), self.cache, limiter(self.log), open_to_all(self.log)
+        )
 
     def arrive(self, *, stream: bool, headers: dict[str, str] | None = None, **more: Any) -> "asyncio.Task[None]":
         body = {"model": "route", "stream": stream, "messages": [{"role": "user", "content": "?"}]} | more

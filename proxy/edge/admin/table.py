@@ -6,7 +6,7 @@ as it was last agreed on.
 
 from typing import Final
 
-from proxy.edge.admin import analytics, breakers, budgets, cache, cache_warm, keys, ledger, standing
+from proxy.edge.admin import analytics, breakers, budgets, cache, cache_warm, keys, ledger, limits, standing
 from proxy.edge.admin.endpoint import Endpoint
 from proxy.terms import Role
 
@@ -34,6 +34,8 @@ ENDPOINTS: Final = (
     Endpoint("POST", "/admin/keys/{id}/rotate", Role.ADMIN, keys.rotate, members=keys.ROTATE, bound=True),
     Endpoint("GET", "/admin/ledger", Role.VIEWER, ledger.rows, query=ledger.QUERY),
     Endpoint("GET", "/admin/ledger/{id}", Role.VIEWER, ledger.one),
+    Endpoint("GET", "/admin/limits", Role.VIEWER, limits.listed, query=frozenset({"account"})),
+    Endpoint("POST", "/admin/limits/reset", Role.ADMIN, limits.reset, members=frozenset({"subject"})),
     Endpoint("GET", "/admin/providers", Role.VIEWER, standing.providers),
     Endpoint("GET", "/admin/routes", Role.VIEWER, standing.routes),
 )
