@@ -6,7 +6,7 @@ exceptions cross a port: `ClientGone`, because nothing can be done for a client 
 """
 
 from collections.abc import AsyncIterable, Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from proxy.core.breaker import Subject
@@ -617,3 +617,52 @@ class LimitStore(Protocol):
     async def reset(self, subject: LimitId) -> bool:
         """Forget all that a subject has taken. Whether there was anything."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class SealedSecret:
+    """One sealed value, see `proxy.core.envelope`. ``version``: the change that wrote it. Units: Unix microseconds."""
+
+    name: str
+    version: int
+    key_id: str
+    sealed: bytes = field(repr=False)
+    created_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class SecretsHeld:
+    """All that is sealed, by name, as of one moment. ``change`` counts what was changed so far."""
+
+    change: int
+    secrets: tuple[SealedSecret, ...]
+
+    def find(self, name: str) -> SealedSecret | None:
+        return next((secret for secret in self.secrets if secret.name == name), None)
+
+
+class SecretStore(Protocol):
+    """Sealed values. Opens none, and knows no key.
+
+    Connects, and brings the schema up to date, with the first call. Concurrency: any number of tasks; several processes may
+    share one store. Errors: every method raises `StoreAway` and `StoreUnusable`.
+    """
+
+    async def change(self) -> int:
+        """How often something was changed: cheap, for those who ask again and again."""
+        ...
+
+    async def load(self) -> SecretsHeld: ...
+
+    async def put(self, secret: SealedSecret) -> bool:
+        """Write a secret in the place of the one of its name. False: somebody was quicker, and nothing was written.
+
+        That is where its version is not the next change: it was sealed for that version, and for no other.
+        """
+        ...
+
+    async def remove(self, name: str) -> bool:
+        """Whether there was one of this name."""
+        ...
+
+    async def close(self) -> None: ...

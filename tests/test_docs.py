@@ -155,6 +155,28 @@ def test_the_examples_of_keys_run(tmp_path: Path) -> None:
     assert '"secret":"psk-' in ran.stdout
 
 
+def test_the_examples_of_the_credentials_page_run(tmp_path: Path) -> None:
+    """Each line, beside no server."""
+    (block,) = re.findall(r"```sh\n(.*?)```", (ROOT / "docs/credentials.md").read_text(), re.DOTALL)
+    (tmp_path / "key.txt").write_text("sk-another-0123456789\n")
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    told = []
+    for line in block.splitlines():
+        ran = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", line],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=tmp_path,
+            env={"PATH": path},
+        )
+        assert (ran.returncode, ran.stderr) == (0, ""), line
+        told.append(ran.stdout)
+    assert "cdef" in told[1]
+    assert '"resealed": 2' in told[3]
+    assert told[4] == "ACME_KEY is removed.\n"
+
+
 def test_every_code_of_the_failure_table_is_documented() -> None:
     text = (ROOT / "docs/wire.md").read_text()
     codes = {row.code for row in TABLE.values() if row.status is None or row.status < 499 or row.status > 499}

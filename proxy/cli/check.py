@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from proxy.cli.options import EXIT_PROBLEMS, config_option, json_option, tell
+from proxy.cli.options import EXIT_PROBLEMS, config_option, json_option, tell, vault
 
 
 @click.command(epilog="Example: penstock check --config config/routes.yaml && systemctl restart penstock")
@@ -20,7 +20,7 @@ def command(config: Path, as_json: bool) -> None:
     from proxy.config.resolve import load  # noqa: PLC0415
 
     try:
-        table = load(config, os.environ, listening=listening(os.environ))
+        table = load(config, os.environ, listening=listening(os.environ), vault=vault())
     except ConfigError as error:
         if as_json:
             problems = [

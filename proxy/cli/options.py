@@ -12,6 +12,7 @@ from proxy.server.settings import BadSettings, Settings
 
 if TYPE_CHECKING:
     from proxy.config.problem import ConfigError
+    from proxy.core.credential import Vault
     from proxy.core.routing import RoutingTable
 
 EXIT_PROBLEMS: Final = 1
@@ -107,10 +108,22 @@ def loaded(path: Path) -> "RoutingTable":
     from proxy.config.resolve import load  # noqa: PLC0415
 
     try:
-        return load(path, os.environ, listening=listening(os.environ))
+        return load(path, os.environ, listening=listening(os.environ), vault=vault())
     except ConfigError as error:
         tell(error)
         sys.exit(EXIT_PROBLEMS)
+
+
+def vault() -> "Vault":
+    """What is sealed, as far as it can be opened here. Where the store or the key cannot be had, says so and goes on."""
+    from proxy.core.credential import NOTHING_SEALED  # noqa: PLC0415 - not for --help
+    from proxy.server.sealed import SealedRefused, as_now  # noqa: PLC0415
+
+    try:
+        return as_now(settings())
+    except SealedRefused as problem:
+        click.echo(f"penstock: sealed secrets are left out: {problem}", err=True)
+        return NOTHING_SEALED
 
 
 def tell(error: "ConfigError") -> None:

@@ -33,7 +33,7 @@ def show_one(name: str, config: Path, *, as_json: bool) -> None:
         return
     click.echo(f"{provider.id}: {row.title}, {state(listed(provider))}")
     click.echo(f"base URL: {provider.base_url}")
-    click.echo(f"key: {', '.join(_key_shown(one) for one in provider.key_vars) or 'none is needed'}")
+    click.echo(f"key: {', '.join(_keys(provider)) or ('none is needed' if provider.local else 'none is set')}")
     click.echo(f"models: {provider.models_url or 'it does not list them'}\n")
     show(("API", "URL"), [(api.value, url) for api, url in provider.urls.items()])
     for api, retired in provider.retired_apis.items():
@@ -52,6 +52,12 @@ def _row(provider: Provider, config: Path) -> CatalogueRow:
     return CATALOGUE[provider.id if entry is None or entry.like is None else ProviderId(entry.like)]
 
 
+def _keys(provider: Provider) -> list[str]:
+    """Where its credentials may be in the environment, and where they are sealed."""
+    sealed = [one.origin for one in provider.credentials if one.origin.startswith("sealed:")]
+    return [*(_key_shown(one) for one in provider.key_vars), *sealed]
+
+
 def _key_shown(key_var: str) -> str:
     return f"{key_var} (set)" if os.environ.get(key_var, "").strip() else key_var
 
@@ -62,6 +68,7 @@ def _details(provider: Provider, row: CatalogueRow) -> dict[str, object]:
         "title": row.title,
         "like": row.id,
         "key_vars": list(provider.key_vars),
+        "credentials": [one.origin for one in provider.credentials],
         "urls": {api.value: url for api, url in provider.urls.items()},
         "models_url": provider.models_url,
         "retired_apis": {api.value: retired for api, retired in provider.retired_apis.items()},

@@ -53,21 +53,29 @@ def command(
     from proxy.config.listening import listening  # noqa: PLC0415
     from proxy.config.pricing import with_price_list  # noqa: PLC0415
     from proxy.config.problem import ConfigError  # noqa: PLC0415
-    from proxy.config.resolve import load  # noqa: PLC0415
+    from proxy.config.resolve import blueprint  # noqa: PLC0415
     from proxy.core import duration  # noqa: PLC0415
-    from proxy.server.serve import PROBE_EVERY_S, CannotServe, Options, run  # noqa: PLC0415
+    from proxy.server.hardening import keep_secrets_in  # noqa: PLC0415
+    from proxy.server.sealed import SealedRefused, at_start  # noqa: PLC0415
+    from proxy.server.serve import PROBE_EVERY_S, CannotServe, Options, Sealed, run  # noqa: PLC0415
 
     drain_s = duration.parse(drain)
     if drain_s is None:
         raise click.BadParameter(f"{drain!r} is not a duration; write 60s, 500ms or 2m.", param_hint="--drain")
+    environment = settings()
+    keep_secrets_in(os.environ)
     try:
-        table = load(config, os.environ, listening=listening(os.environ))
+        plan = blueprint(config, dict(os.environ), listening=listening(os.environ))
+        vault = at_start(environment, needed=plan.names_sealed)
     except ConfigError as error:
         click.echo(str(error), err=True)
         sys.exit(1)
-    table = with_price_list(table)
+    except SealedRefused as error:
+        click.echo(f"penstock: {error}", err=True)
+        sys.exit(1)
+    known = Sealed(vault, lambda found: with_price_list(plan.table(found)))
+    table = known.table(vault)
     demo = demo or all(provider.inactive is not None for provider in table.providers.values())
-    environment = settings()
     options = Options(
         config,
         host=host or environment.host,
@@ -79,7 +87,7 @@ def command(
         probe_every_s=PROBE_EVERY_S,
     )
     try:
-        run(options, environment, table, lambda served, url: click.echo(announcement(served, url)))
+        run(options, environment, table, lambda served, url: click.echo(announcement(served, url)), known=known)
     except CannotServe as error:
         click.echo(f"penstock: {error}", err=True)
         sys.exit(1)

@@ -3,7 +3,8 @@
 import hashlib
 import time
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,40 +16,84 @@ from proxy.config.alerts import channels
 from proxy.config.budgets import budget_table
 from proxy.config.cache import policy
 from proxy.config.check import RESERVED, check
+from proxy.config.credentials import SEALED, credentials_of, usual_credential
 from proxy.config.limits import limit_table
 from proxy.config.pricing import local, pricing
 from proxy.config.problem import ConfigError
 from proxy.config.read import read, text_of
 from proxy.core.backoff import RetryPolicy
 from proxy.core.breaker import Policy as BreakerPolicy
+from proxy.core.credential import NOTHING_SEALED, Vault
 from proxy.core.routing import AuthStyle, Balance, Provider, Route, RoutingTable, Source, Target, Tier, Timeouts
 from proxy.providers.catalogue import PATHS, CatalogueRow
 from proxy.providers.rows import CATALOGUE
 from proxy.terms import AccountId, Api, ProviderId, RouteName
 
 DEMO_MODEL: Final = "penstock-demo"
-# What start-up prints for clients to set; in the shell that Penstock is started from it is nobody's credential.
-_NO_CREDENTIAL: Final = frozenset({"", "anything"})
 _UNSET: Final[Mapping[str, str]] = {}
 
 
-def load(path: Path, environ: Mapping[str, str], *, listening: Collection[ProviderId] = ()) -> RoutingTable:
-    """The table of a file. ``listening``: local providers that answer at their usual address.
+@dataclass(frozen=True, slots=True)
+class Blueprint:
+    """A file that was read and found right, with all else that its table is made of, but for what is sealed.
+
+    So a change of the sealed secrets makes a new table of the same file, whatever has been written to that meanwhile.
+    """
+
+    file: schema.File
+    environ: Mapping[str, str] = field(repr=False)
+    listening: frozenset[ProviderId]
+    source: Source | None = None
+
+    def table(self, vault: Vault = NOTHING_SEALED) -> RoutingTable:
+        return replace(_table(self.file, self.environ, self.listening, vault), source=self.source)
+
+    @property
+    def names_sealed(self) -> bool:
+        """Whether some provider's `api_key` refers to a sealed secret."""
+        named = chain.from_iterable(entry.api_key or () for entry in self.file.providers.values())
+        return any(reference.startswith(SEALED) for reference in named)
+
+
+def blueprint(path: Path, environ: Mapping[str, str], *, listening: Collection[ProviderId] = ()) -> Blueprint:
+    """Read a file. ``listening``: local providers that answer at their usual address.
 
     Errors: ConfigError with every problem of the file, or with the one that it cannot be read.
     """
     raw, text = text_of(path)
-    table = parse(text, str(path), environ, listening=listening)
-    return replace(table, source=Source(str(path.resolve()), hashlib.sha256(raw).hexdigest(), time.time()))
+    source = Source(str(path.resolve()), hashlib.sha256(raw).hexdigest(), time.time())
+    return replace(_blueprint(text, str(path), environ, listening), source=source)
 
 
-def parse(text: str, file: str, environ: Mapping[str, str], *, listening: Collection[ProviderId] = ()) -> RoutingTable:
-    """The table of a file's text; ``file`` is its name in problems. Errors: ConfigError, as for `load`."""
+def load(
+    path: Path,
+    environ: Mapping[str, str],
+    *,
+    listening: Collection[ProviderId] = (),
+    vault: Vault = NOTHING_SEALED,
+) -> RoutingTable:
+    """The table of a file. Errors: ConfigError, as for `blueprint`."""
+    return blueprint(path, environ, listening=listening).table(vault)
+
+
+def parse(
+    text: str,
+    file: str,
+    environ: Mapping[str, str],
+    *,
+    listening: Collection[ProviderId] = (),
+    vault: Vault = NOTHING_SEALED,
+) -> RoutingTable:
+    """The table of a file's text; ``file`` is its name in problems. Errors: ConfigError, as for `blueprint`."""
+    return _blueprint(text, file, environ, listening).table(vault)
+
+
+def _blueprint(text: str, file: str, environ: Mapping[str, str], listening: Collection[ProviderId]) -> Blueprint:
     document = read(text, file)
     problems = [*document.problems, *check(document, file, environ)]
     if problems:
         raise ConfigError(problems)
-    return _table(schema.File.model_validate(document.data or {}), environ, frozenset(listening))
+    return Blueprint(schema.File.model_validate(document.data or {}), environ, frozenset(listening))
 
 
 def with_demo(table: RoutingTable, base_url: str) -> RoutingTable:
@@ -75,13 +120,17 @@ def with_demo(table: RoutingTable, base_url: str) -> RoutingTable:
     return replace(table, providers=providers, routes=routes, demo=demo, pricing=prices, views=views)
 
 
-def _table(file: schema.File, environ: Mapping[str, str], listening: frozenset[ProviderId]) -> RoutingTable:
+def _table(
+    file: schema.File, environ: Mapping[str, str], listening: frozenset[ProviderId], vault: Vault
+) -> RoutingTable:
     views = {
-        AccountId(name): replace(_of_all(_as_seen_by(account, file), environ, listening), account=AccountId(name))
+        AccountId(name): replace(
+            _of_all(_as_seen_by(account, file), environ, listening, vault), account=AccountId(name)
+        )
         for name, account in file.accounts.items()
         if account.routes or account.providers
     }
-    return replace(_of_all(file, environ, listening), views=views)
+    return replace(_of_all(file, environ, listening, vault), views=views)
 
 
 def _as_seen_by(account: schema.Account, file: schema.File) -> schema.File:
@@ -93,13 +142,14 @@ def _as_seen_by(account: schema.Account, file: schema.File) -> schema.File:
     return file.model_copy(update={"providers": providers, "routes": {**file.routes, **account.routes}})
 
 
-def _of_all(file: schema.File, environ: Mapping[str, str], listening: frozenset[ProviderId]) -> RoutingTable:
+def _of_all(
+    file: schema.File, environ: Mapping[str, str], listening: frozenset[ProviderId], vault: Vault
+) -> RoutingTable:
     entries = {ProviderId(name): entry for name, entry in file.providers.items()}
     absent = schema.ProviderEntry()
+    around = _Around(environ, listening, vault, file.defaults.on_disconnect)
     providers = {
-        provider_id: _provider(
-            provider_id, entries.get(provider_id, absent), environ, listening, file.defaults.on_disconnect
-        )
+        provider_id: _provider(provider_id, entries.get(provider_id, absent), around)
         for provider_id in dict.fromkeys((*CATALOGUE, *entries))
     }
     defaults = _timeouts(Timeouts(), file.defaults.timeouts)
@@ -194,25 +244,31 @@ def _target(name: str, providers: Mapping[ProviderId, Provider]) -> Target:
     return Target(providers[ProviderId(provider_id)], model)
 
 
-def _provider(
-    provider_id: ProviderId,
-    entry: schema.ProviderEntry,
-    environ: Mapping[str, str],
-    listening: frozenset[ProviderId],
-    on_disconnect: str,
-) -> Provider:
+@dataclass(frozen=True, slots=True)
+class _Around:
+    """What providers are made of beside their entries."""
+
+    environ: Mapping[str, str] = field(repr=False)
+    listening: frozenset[ProviderId]
+    vault: Vault
+    on_disconnect: str
+
+
+def _provider(provider_id: ProviderId, entry: schema.ProviderEntry, around: _Around) -> Provider:
+    environ, vault = around.environ, around.vault
     row = CATALOGUE[ProviderId(entry.like) if entry.like is not None else provider_id]
     address = expand(entry.base_url or row.base_url, environ)
     usual = not address.moved and address.url == expand(row.base_url, _UNSET).url
-    key_vars = row.key_vars if entry.api_key is None else (entry.api_key,)
-    holder = next((name for name in key_vars if environ.get(name, "").strip() not in _NO_CREDENTIAL), None)
-    credential = None if holder is None else environ[holder].strip()
+    if entry.api_key is None:
+        found = usual_credential(provider_id, row.key_vars, environ, vault)
+    else:
+        found = credentials_of(entry.api_key, environ, vault)
     # Whoever moves a local server by its variable has said where it is; a name of their own network is meant then.
     allow_private = entry.allow_private or (row.local and entry.base_url is None and address.moved)
 
     unset = list(address.unset)
-    if holder is None and (entry.api_key is not None or not row.local):
-        unset.append(key_vars[0])
+    if not found.credentials and not found.unusable and (entry.api_key is not None or not row.local):
+        unset += found.missing
     inactive: str | None = None
     if not entry.enabled:
         inactive = "switched off (enabled: false)"
@@ -220,11 +276,11 @@ def _provider(
         inactive = str(row.retired)
     elif unset:
         inactive = f"{' and '.join(unset)} {'is' if len(unset) == 1 else 'are'} not set"
-    elif credential is not None and not _sendable(credential):
-        inactive = f"{holder} holds a character that no header can carry"
+    elif not found.credentials and found.unusable:
+        inactive = " and ".join(found.unusable)
     elif (why := refusal(address.url, allow_private=allow_private)) is not None:
         inactive = f"its address from the environment cannot be used: {why}"
-    elif row.local and usual and row.id not in listening:
+    elif row.local and usual and row.id not in around.listening:
         inactive = f"nothing answers at {address.url}"
 
     base_url = row.base_url if address.unset else address.url
@@ -233,16 +289,16 @@ def _provider(
         base_url=base_url,
         urls=_urls(row, base_url, usual=usual),
         models_url=None if row.models_path is None else base_url + row.models_path,
-        auth=_auth(row, credential),
-        credential=credential,
+        auth=_auth(row, has_credential=bool(found.credentials)),
+        credentials=found.credentials,
         inactive=inactive,
-        key_vars=key_vars,
+        key_vars=found.variables,
         asks_usage=row.asks_usage,
         chat_output_cap=row.chat_output_cap,
         pass_headers=frozenset(entry.pass_headers),
         allow_private=allow_private,
         local=row.local,
-        drains=(entry.on_disconnect or on_disconnect) == "drain",
+        drains=(entry.on_disconnect or around.on_disconnect) == "drain",
         retired_apis={api: str(retired) for api, retired in row.retired_apis.items()},
     )
 
@@ -254,12 +310,8 @@ def _urls(row: CatalogueRow, base_url: str, *, usual: bool) -> dict[Api, str]:
     return {**below, **(whole if usual else {})}
 
 
-def _auth(row: CatalogueRow, credential: str | None) -> dict[Api, AuthStyle]:
+def _auth(row: CatalogueRow, *, has_credential: bool) -> dict[Api, AuthStyle]:
     apis = (*row.paths, Api.PASSTHROUGH)
-    if credential is None:
+    if not has_credential:
         return dict.fromkeys(apis, AuthStyle.NONE)
     return {api: row.auth_by_api.get(api, row.auth) for api in apis}
-
-
-def _sendable(credential: str) -> bool:
-    return credential.isascii() and credential.isprintable() and " " not in credential

@@ -21,6 +21,9 @@ PROVIDER_ID: Final = r"[a-z0-9][a-z0-9._-]{0,63}"
 ROUTE_NAME: Final = r"[A-Za-z0-9_][A-Za-z0-9._:-]{0,63}"
 TARGET: Final = rf"{PROVIDER_ID}/\S{{1,400}}"
 _ENV_REFERENCE: Final = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*")
+SEALED_NAME: Final = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}"
+CREDENTIALS_MAX: Final = 16  # each that is refused costs a request a round trip
+_CREDENTIAL_REFERENCE: Final = re.compile(rf"{_ENV_REFERENCE.pattern}|sealed:{SEALED_NAME}")
 _HEADER: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
 
 _ORIGIN: Final = r"[a-z][a-z0-9+.-]*://[a-z0-9.\-\[\]:_]{1,253}"
@@ -99,11 +102,28 @@ def _target(value: object) -> str:
     raise invalid(f"expected a target <provider>/<model> such as openai/gpt-4o-mini, got {shown(value)}")
 
 
+def _credentials(value: object) -> tuple[str, ...]:
+    """References as they are written, a single one as a list of one."""
+    given = value if isinstance(value, list) else [value]
+    for one in given:
+        if not isinstance(one, str) or not _CREDENTIAL_REFERENCE.fullmatch(one):
+            # What stands here may be a credential: it is never quoted.
+            raise invalid(
+                "expected a reference env:NAME to an environment variable, sealed:NAME to a sealed secret, or a list of "
+                "them. A credential never stands in this file"
+            )
+    if not 0 < len(given) <= CREDENTIALS_MAX:
+        raise invalid(f"expected 1 to {CREDENTIALS_MAX} references, got {len(given)}")
+    if len(set(given)) < len(given):
+        raise invalid("names a reference twice")
+    return tuple(given)
+
+
 def _reference(value: object) -> str:
     if isinstance(value, str) and _ENV_REFERENCE.fullmatch(value):
         return value.removeprefix("env:")
     if isinstance(value, str) and value.startswith("sealed:"):
-        raise invalid("'sealed:' is not supported by this version of Penstock yet. Use env:NAME")
+        raise invalid("only a provider's api_key can be sealed. Use env:NAME here")
     # What stands here may be a credential: it is never quoted.
     raise invalid("expected a reference env:NAME to an environment variable. A credential never stands in this file")
 
@@ -196,6 +216,29 @@ EnvReference = Annotated[
     str,
     BeforeValidator(_reference),
     WithJsonSchema({"type": "string", "pattern": f"^{_ENV_REFERENCE.pattern}$", "examples": ["env:OPENAI_API_KEY"]}),
+]
+_REFERENCE_SCHEMA: Final = {
+    "type": "string",
+    "pattern": f"^({_CREDENTIAL_REFERENCE.pattern})$",
+    "examples": ["env:OPENAI_API_KEY", "sealed:openai"],
+}
+CredentialReferences = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_credentials),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                _REFERENCE_SCHEMA,
+                {
+                    "type": "array",
+                    "items": _REFERENCE_SCHEMA,
+                    "minItems": 1,
+                    "maxItems": CREDENTIALS_MAX,
+                    "uniqueItems": True,
+                },
+            ]
+        }
+    ),
 ]
 HeaderName = Annotated[
     str, BeforeValidator(_header), WithJsonSchema({"type": "string", "pattern": f"^{_HEADER.pattern}$"})

@@ -26,9 +26,9 @@ from proxy.config.scalars import (
     AccessMode,
     Attempts,
     BalanceName,
+    CredentialReferences,
     Days,
     Duration,
-    EnvReference,
     Factor,
     HeaderName,
     OnDisconnect,
@@ -111,8 +111,12 @@ class ProviderEntry(Section):
         ),
         json_schema_extra={"examples": ["https://api.openai.com/v1", "${OLLAMA_URL:-http://localhost:11434}/v1"]},
     )
-    api_key: EnvReference | None = Field(
-        default=None, description="The environment variable with the credential: env:NAME."
+    api_key: CredentialReferences | None = Field(
+        default=None,
+        description=(
+            "Where the credential is: env:NAME, an environment variable, or sealed:NAME, a sealed secret. Of several in a"
+            " list the next one is used where the provider refuses one."
+        ),
     )
     enabled: bool = Field(default=True, description="false switches the provider off.")
     allow_private: bool = Field(

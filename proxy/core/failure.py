@@ -25,6 +25,7 @@ class Again(Enum):
     NEVER = auto()
     ONCE_FRESH = auto()  # at once, on a fresh connection
     ONCE_WITHOUT = auto()  # at once, without the field that was refused
+    OTHER_CREDENTIAL = auto()  # at once, with each other credential of its provider
     BACKED_OFF = auto()  # as often as the route's policy says
     AFTER_HINT = auto()  # when the provider's own hint says so, if the deadline allows
 
@@ -171,7 +172,7 @@ TABLE: Final[Mapping[FailureKind, Row]] = MappingProxyType(
         _K.CONTEXT_EXCEEDED: Row(_B.CLIENT, _A.NEVER, False, _T.IGNORE, None, "context_length_exceeded", _C.NONE),
         _K.UNSUPPORTED_PARAM: Row(_B.UPSTREAM, _A.ONCE_WITHOUT, False, _T.IGNORE, None, "invalid_request", _C.NONE),
         _K.CREDENTIAL_REJECTED: Row(
-            _B.UPSTREAM, _A.NEVER, True, _T.QUARANTINE_CREDENTIAL, 502, "upstream_auth", _C.NONE
+            _B.UPSTREAM, _A.OTHER_CREDENTIAL, True, _T.QUARANTINE_CREDENTIAL, 502, "upstream_auth", _C.NONE
         ),
         _K.MODEL_NOT_FOUND: Row(
             _B.UPSTREAM, _A.NEVER, True, _T.QUARANTINE_TARGET, 502, "upstream_model_not_found", _C.NONE

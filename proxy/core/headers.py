@@ -4,9 +4,10 @@ To the provider by an allow-list: what is not named here stays with us, the clie
 To the client everything passes end to end but what is named here. Values with control or non-ASCII characters never do.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
+from proxy.core.credential import Credential
 from proxy.core.routing import AuthStyle, Target
 from proxy.terms import Api
 
@@ -49,8 +50,8 @@ _KEPT_FROM_CLIENT: Final = _HOP_BY_HOP | {
 _PREFIXES_KEPT_FROM_CLIENT: Final = ("access-control-", "x-penstock-", "x-ratelimit-")
 
 
-def to_upstream(inbound: Mapping[str, str], target: Target, api: Api) -> dict[str, str]:
-    """The headers of a call to `target`; the content-type of a body that is not JSON passes as it came."""
+def to_upstream(inbound: Mapping[str, str], target: Target, api: Api, credential: Credential | None) -> dict[str, str]:
+    """The headers of a call that shows `credential`; the content-type of a body that is not JSON passes as it came."""
     provider = target.provider
     added = provider.pass_headers
     headers: dict[str, str] = {}
@@ -74,8 +75,8 @@ def to_upstream(inbound: Mapping[str, str], target: Target, api: Api) -> dict[st
     auth = provider.auth.get(api, AuthStyle.BEARER)
     if api in (Api.MESSAGES, Api.COUNT_TOKENS) or (api is Api.PASSTHROUGH and auth is AuthStyle.X_API_KEY):
         headers.setdefault("anthropic-version", ANTHROPIC_VERSION)
-    if provider.credential is not None:
-        _show(provider.credential, auth, headers)
+    if credential is not None:
+        _show(credential.value, auth, headers)
     return headers
 
 
@@ -91,14 +92,14 @@ def _show(credential: str, auth: AuthStyle, headers: dict[str, str]) -> None:
             pass
 
 
-def to_client(upstream: Iterable[tuple[str, str]], credential: str | None = None) -> list[tuple[str, str]]:
-    """The headers of an upstream's answer that pass, and its request id under its own name; none echoes `credential`."""
+def to_client(upstream: Iterable[tuple[str, str]], secrets: Collection[str] = ()) -> list[tuple[str, str]]:
+    """The headers of an upstream's answer that pass, and its request id under its own name; none echoes a secret."""
     passed: list[tuple[str, str]] = []
     connection = ""
     for name, value in upstream:
         lower = name.lower()
         if lower not in _KEPT_FROM_CLIENT:
-            echoes = credential is not None and credential in value
+            echoes = any(secret in value for secret in secrets)
             if not echoes and not lower.startswith(_PREFIXES_KEPT_FROM_CLIENT) and _is_safe(value):
                 passed.append((name, value))
         elif lower == "x-request-id" and _is_safe(value):

@@ -15,6 +15,16 @@ _KEY_SHAPES: Final = re.compile(
 )
 _BEARER: Final = re.compile(r"([Bb]earer )[A-Za-z0-9._~+/=*\-]{8,512}")
 _CREDENTIAL_LENGTH_MIN: Final = 6  # shorter ones would blank out ordinary words
+_WRITTEN_LENGTH_MIN: Final = 8  # in lines that name providers: `ollama` is what many give Ollama for a key
+
+
+def written_forms(secrets: Iterable[str]) -> tuple[str, ...]:
+    """Secrets as they are, as JSON and as a repr write them: to look for in what is written already. The longest first."""
+    import orjson  # noqa: PLC0415 - what only redacts need not load it
+
+    known = {secret for secret in secrets if len(secret) >= _WRITTEN_LENGTH_MIN}
+    known |= {form for secret in known for form in (orjson.dumps(secret).decode()[1:-1], repr(secret)[1:-1])}
+    return tuple(sorted(known, key=len, reverse=True))
 
 
 def text(value: str, credentials: Iterable[str] = ()) -> str:

@@ -16,6 +16,7 @@ from proxy.core.alert_channel import Channel
 from proxy.core.backoff import RetryPolicy
 from proxy.core.breaker import Policy as BreakerPolicy
 from proxy.core.cache_policy import CachePolicy
+from proxy.core.credential import Credential
 from proxy.core.failure import Failure, FailureKind
 from proxy.core.limit_table import NO_LIMITS, LimitTable
 from proxy.core.nearest import did_you_mean
@@ -46,8 +47,8 @@ class Provider:
 
     Shapes: ``urls`` holds the full URL of every API that it speaks, ``auth`` a style for each of the same APIs and for
     the paths that are relayed below ``base_url``.
-    ``credential`` is a secret and never shown; None where the provider needs none. ``inactive`` says in words why it
-    cannot serve now; None means that it can. ``key_vars`` are the environment variables that may hold the credential.
+    ``credentials`` are tried in turn where the provider refuses one; empty where it needs none. ``inactive`` says in words
+    why it cannot serve now; None means that it can. ``key_vars`` are the environment variables that may hold credentials.
     ``retired_apis`` says what to use instead of an API that it gave up.
     """
 
@@ -56,7 +57,7 @@ class Provider:
     urls: Mapping[Api, str]
     models_url: str | None
     auth: Mapping[Api, AuthStyle]
-    credential: str | None = field(default=None, repr=False)
+    credentials: tuple[Credential, ...] = ()
     inactive: str | None = None
     key_vars: tuple[str, ...] = ()
     asks_usage: bool = (
@@ -68,6 +69,11 @@ class Provider:
     retired_apis: Mapping[Api, str] = field(default_factory=dict)
     drains: bool = False  # an answer is read to its end although its client has left
     chat_output_cap: str = "max_tokens"  # what it calls the output cap of a chat
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The credentials' values, for those who take them out of what is told."""
+        return tuple(credential.value for credential in self.credentials)
 
 
 @dataclass(frozen=True, slots=True)

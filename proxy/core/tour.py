@@ -1,7 +1,8 @@
 """Which target is asked next, after which wait: the order of an exchange's attempts.
 
 Every planned target gets one send, in the plan's order; then those whose failure allows it get more, the soonest first.
-A failure that may be cured at once (a stale connection, a refused `stream_options`) is cured before the next target.
+A failure that may be cured at once (a stale connection, a refused `stream_options`, a refused credential beside others) is
+cured before the next target.
 What ends the tour: a failure that no other target would cure, or nothing left to ask.
 
 States: the targets not asked yet (`_planned`), the repeats that may still be made (`_repeats`), the cure that comes next
@@ -24,7 +25,8 @@ from proxy.core.routing import Target
 class Step:
     """Ask `target`, not before ``not_before`` (monotonic seconds), on a fresh connection, without asking for usage.
 
-    ``repeat``: how often it has been asked before, cures apart. ``postponed``: it was its turn before.
+    ``repeat``: how often it has been asked before, cures apart. ``refused``: how many credentials its provider has refused.
+    ``postponed``: it was its turn before.
     """
 
     target: Target
@@ -32,6 +34,7 @@ class Step:
     fresh: bool = False
     plain: bool = False
     repeat: int = 0
+    refused: int = 0
     postponed: bool = False
 
 
@@ -75,10 +78,13 @@ class Tour:
         step = step or self.step
         match failure.row.again:
             case Again.ONCE_FRESH if not step.fresh:
-                self._cure = Step(step.target, fresh=True, plain=step.plain, repeat=step.repeat)
+                self._cure = _cured(step, fresh=True)
                 return
             case Again.ONCE_WITHOUT if not step.plain:
-                self._cure = Step(step.target, plain=True, repeat=step.repeat)
+                self._cure = _cured(step, plain=True)
+                return
+            case Again.OTHER_CREDENTIAL if step.refused + 1 < len(step.target.provider.credentials):
+                self._cure = _cured(step, refused=step.refused + 1)
                 return
             case Again.BACKED_OFF:
                 hint_s = failure.retry_after_s or 0.0
@@ -110,7 +116,14 @@ class Tour:
 
     def _repeat(self, step: Step, not_before: float) -> None:
         if step.repeat + 1 < self._policy.attempts:
-            self._repeats.append(Step(step.target, not_before, plain=step.plain, repeat=step.repeat + 1))
+            again = Step(step.target, not_before, plain=step.plain, repeat=step.repeat + 1, refused=step.refused)
+            self._repeats.append(again)
+
+
+def _cured(step: Step, *, fresh: bool = False, plain: bool = False, refused: int = 0) -> Step:
+    """The same step, at once, with what cures its failure beside what cured earlier ones."""
+    refused = max(step.refused, refused)
+    return Step(step.target, fresh=fresh, plain=step.plain or plain, repeat=step.repeat, refused=refused)
 
 
 def verdict(failures: Sequence[Failure]) -> Failure:

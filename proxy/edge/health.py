@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from proxy.core.breaker import State, Subject, target_subject
+from proxy.core.breaker import State, Subject, credential_subject, target_subject
 from proxy.core.routing import Provider, RoutingTable, Target
 from proxy.phases.breakers import View
 from proxy.phases.probe import Check
@@ -32,7 +32,7 @@ def health_body(runtime: Runtime, outlook: Outlook, *, strict: bool) -> tuple[in
     """
     views = {view.subject: view for view in runtime.breakers.snapshot(runtime.wall())}
     providers = {
-        provider.id: _provider(runtime, provider, outlook.checks.get(provider.id), views)
+        provider.id: _provider(provider, outlook.checks.get(provider.id), views)
         for provider in runtime.table.providers.values()
     }
     status = _status(runtime, providers, views)
@@ -56,14 +56,14 @@ def _money(runtime: Runtime, outlook: Outlook) -> dict[str, Any]:
 
 
 def _provider(
-    runtime: Runtime, provider: Provider, check: Check | None, views: Mapping[Subject, View]
+    provider: Provider, check: Check | None, views: Mapping[Subject, View]
 ) -> dict[str, str | float | bool | None]:
     if provider.inactive is not None:
         return {"state": "inactive", "reason": provider.inactive}
-    credential = runtime.credentials.get(provider.id)
-    own = [view for subject, view in views.items() if subject == credential or subject.startswith(f"{provider.id}/")]
+    credentials = [credential_subject(provider.id, credential.value) for credential in provider.credentials]
+    own = [view for subject, view in views.items() if subject in credentials or subject.startswith(f"{provider.id}/")]
     shut = [view for view in own if view.state is not State.CLOSED]
-    refused = credential is not None and credential in views and views[credential].state is State.OPEN
+    refused = bool(credentials) and all(one in views and views[one].state is State.OPEN for one in credentials)
     last_error = check.error if check is not None and check.error else next((view.last_error for view in shut), None)
     return {
         "state": "active",

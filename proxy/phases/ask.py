@@ -42,7 +42,14 @@ async def ask(
 
 def begun(x: Exchange, runtime: Runtime, plan: Plan, step: Step, clearance: Clearance) -> Attempt:
     """The record of an attempt that is about to be made. Errors: Rejected where it cannot be written down."""
-    record = Attempt(step.target, runtime.now(), clearance.quote, passage=clearance.passage, grant=clearance.grant)
+    record = Attempt(
+        step.target,
+        runtime.now(),
+        clearance.quote,
+        clearance.credential,
+        passage=clearance.passage,
+        grant=clearance.grant,
+    )
     x.attempts.append(record)
     if not runtime.books.intend(intent(x, plan, record, runtime.wall())):
         x.attempts.remove(record)
@@ -65,7 +72,7 @@ async def tried(x: Exchange, runtime: Runtime, plan: Plan, step: Step, record: A
     """Send, and read up to the first content. Cancelling it drops the connection and leaves the record without a failure."""
     reply: Reply | None = None
     try:
-        call, asked_usage = call_to(x, runtime, plan, step, record.quote.output_cap)
+        call, asked_usage = call_to(x, runtime, plan, step, record)
         x.usage_asked = asked_usage
         sent = await runtime.upstream.send(call)
         if isinstance(sent, Fault):

@@ -7,7 +7,7 @@ from proxy.core import headers, splice
 from proxy.core.routing import Plan, Target
 from proxy.core.splice import Body
 from proxy.core.tour import Step
-from proxy.phases.exchange import Exchange
+from proxy.phases.exchange import Attempt, Exchange
 from proxy.phases.runtime import Runtime
 from proxy.phases.upload import Upload
 from proxy.ports import Call
@@ -19,13 +19,14 @@ OUTPUT_CAPS: Final = frozenset({"max_tokens", "max_completion_tokens", "max_outp
 USAGE_ASKED: Final = ("stream_options", b'{"include_usage":true}')
 
 
-def call_to(x: Exchange, runtime: Runtime, plan: Plan, step: Step, output_cap: int | None = None) -> tuple[Call, bool]:
-    """The call to this step's target, and whether usage is asked for in the client's stead.
+def call_to(x: Exchange, runtime: Runtime, plan: Plan, step: Step, attempt: Attempt) -> tuple[Call, bool]:
+    """The call that `attempt` makes to this step's target, and whether usage is asked for in the client's stead.
 
-    ``output_cap``: to insert, where the client says none and the request may cost only so much.
+    Its output cap is inserted where the client says none and the request may cost only so much.
     """
     if x.upload is not None:
-        return _upload_call(x, x.upload, plan, step), False
+        return _upload_call(x, x.upload, plan, step, attempt), False
+    output_cap = attempt.quote.output_cap
     assert x.body is not None  # noqa: S101 - accept has read it
     target = step.target
     inserted = _params(x.body, plan) if plan.params and x.api in WITH_PARAMS else ()
@@ -42,7 +43,7 @@ def call_to(x: Exchange, runtime: Runtime, plan: Plan, step: Step, output_cap: i
     if asks_usage:
         inserted = (*inserted, USAGE_ASKED)
     body = splice.rewrite(x.body, target.model, inserted)
-    passed = headers.to_upstream(x.headers, target, x.api)
+    passed = headers.to_upstream(x.headers, target, x.api, attempt.credential)
     passed["Content-Length"] = str(len(body))
     call = Call(target, target.provider.urls[x.api], passed, body, plan.timeouts.connect_s, fresh=step.fresh)
     return call, asks_usage
@@ -67,10 +68,10 @@ def _cap_name(api: Api, target: Target) -> str:
             return "max_tokens"
 
 
-def _upload_call(x: Exchange, upload: Upload, plan: Plan, step: Step) -> Call:
+def _upload_call(x: Exchange, upload: Upload, plan: Plan, step: Step, attempt: Attempt) -> Call:
     """A call whose body is still on its way from the client."""
     target = step.target
-    passed = headers.to_upstream(x.headers, target, x.api)
+    passed = headers.to_upstream(x.headers, target, x.api, attempt.credential)
     if x.api is Api.PASSTHROUGH:
         return _passthrough_call(x, upload, plan, step, passed)
     patch = upload.patch(target.model)

@@ -6,12 +6,13 @@ Can the exchange afford the target, do the breakers let it through, has the prov
 from typing import NamedTuple
 
 from proxy.core.breaker import Rejection
+from proxy.core.credential import Credential
 from proxy.core.failure import Failure
 from proxy.core.routing import Plan, Target
 from proxy.phases import gate
 from proxy.phases.admit import room_at
 from proxy.phases.exchange import Exchange, Quote
-from proxy.phases.gate import UNHINDERED, Passage
+from proxy.phases.gate import Passage
 from proxy.phases.limits import Grant
 from proxy.phases.quote import quote
 from proxy.phases.reserve import reserve
@@ -23,6 +24,7 @@ class Clearance(NamedTuple):
 
     passage: Passage
     quote: Quote
+    credential: Credential | None
     grant: Grant | None = None
 
 
@@ -31,17 +33,17 @@ async def clear(x: Exchange, runtime: Runtime, plan: Plan, target: Target) -> Cl
     offer = quote(x, runtime, plan, target)
     if isinstance(offer, Failure):
         return offer
-    passage = UNHINDERED if runtime.breakers.quiet else await gate.admitted(runtime, target)
-    if isinstance(passage, Rejection):
-        return passage
-    cleared = Clearance(passage, offer)
+    admitted = await gate.admitted(x, runtime, target)
+    if isinstance(admitted, Rejection):
+        return admitted
+    cleared = Clearance(admitted.passage, offer, admitted.credential)
     try:
         if target.provider.id in runtime.table.limits.sent:
             room = await room_at(x, runtime, target, offer)
             if isinstance(room, Rejection):
                 let_go(runtime, cleared)
                 return room
-            cleared = Clearance(passage, offer, room)
+            cleared = cleared._replace(grant=room)
         refused = await reserve(x, runtime, target, offer.hold_nanousd)
     except BaseException:
         let_go(runtime, cleared)

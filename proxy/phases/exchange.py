@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from proxy.core.breaker import Admission, Rejection, Subject
 from proxy.core.cache_selector import Labels
 from proxy.core.cost import Charge
+from proxy.core.credential import Credential
 from proxy.core.failure import Failure
 from proxy.core.ledger import NOTHING, CacheState
 from proxy.core.pricing import Terms
@@ -45,12 +46,14 @@ class Bill(NamedTuple):
 class Attempt:
     """One try at one target. Units: monotonic seconds. ``failure`` None: it answered. ``passage``: see `gate`.
 
-    ``grant``: what it took of its provider's limits. ``wasted_nanousd``: what it may have cost although it gave no answer.
+    ``credential`` is what is shown; None where the provider needs none. ``grant``: what it took of its provider's limits.
+    ``wasted_nanousd``: what it may have cost although it gave no answer.
     """
 
     target: Target
     started: float
     quote: Quote
+    credential: Credential | None = None
     ended: float = 0.0
     failure: Failure | None = None
     passage: tuple[tuple[Subject, Admission], ...] = ()

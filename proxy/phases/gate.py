@@ -1,14 +1,18 @@
-"""The gate before an attempt: what the breakers of a target and of its provider's credential say, and what they are told.
+"""The gate before an attempt: what the breakers of a target and of its provider's credentials say, and what they are told.
+
+Of several credentials the first is shown that is not held back: none is spared, so what a provider counts by credential
+stays in one place, and the second is asked only where the first is refused.
 
 Every attempt passes once, and is reported once: at once where it failed before commitment, by `settle` where it began to
 answer or was cancelled. Whatever becomes of it, a lease that it holds is given back so.
 """
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Iterator, Sequence
+from typing import Final, NamedTuple
 
 from proxy.core import breaker
 from proxy.core.breaker import Admission, Cause, Event, Rejection, Subject
+from proxy.core.credential import Credential
 from proxy.core.failure import Failure, FailureKind, Tally
 from proxy.core.routing import Target
 from proxy.phases.exchange import Attempt, Exchange
@@ -23,29 +27,60 @@ _CLIENTS: Final = (FailureKind.CLIENT_GONE, FailureKind.CLIENT_STALLED, FailureK
 UNHINDERED: Final[Passage] = ((Subject(""), breaker.PASS),)
 
 
-async def admitted(runtime: Runtime, target: Target) -> Passage | Rejection:
+class Admitted(NamedTuple):
+    """What an attempt goes with; ``credential`` None: its provider needs none."""
+
+    passage: Passage
+    credential: Credential | None
+
+
+async def admitted(x: Exchange, runtime: Runtime, target: Target) -> Admitted | Rejection:
     """What an attempt at `target` goes with, or why it may not go. Asks a store only where a probe needs its lease."""
+    if runtime.breakers.quiet:
+        credentials = target.provider.credentials
+        return Admitted(UNHINDERED, credentials[0] if credentials else None)
     now = runtime.wall()
-    passage: list[tuple[Subject, Admission]] = []
+    own = await _admitted(runtime, breaker.target_subject(target.name), now)
+    if isinstance(own, Rejection):
+        return own
+    if not target.provider.credentials:
+        return Admitted((own,), None)
+    held_back: list[Rejection] = []
     try:
-        for subject in _subjects(runtime, target):
-            decision = runtime.breakers.admit(subject, now)
-            if isinstance(decision, Admission) and decision.probe:
-                decision = await runtime.breakers.lease(subject, now)
-            if isinstance(decision, Rejection):
-                let_go(runtime, passage)
-                return decision
-            passage.append((subject, decision))
+        for credential in _not_refused(x, target):
+            shown = await _admitted(runtime, breaker.credential_subject(target.provider.id, credential.value), now)
+            if not isinstance(shown, Rejection):
+                return Admitted((own, shown), credential)
+            held_back.append(shown)
     except BaseException:
-        let_go(runtime, passage)
+        let_go(runtime, (own,))
         raise
-    return tuple(passage)
+    let_go(runtime, (own,))
+    refused = Rejection(now, Cause.QUARANTINE, FailureKind.CREDENTIAL_REJECTED.value)  # all of them, in this exchange
+    return min(held_back, key=lambda one: one.until, default=refused)
 
 
-def _subjects(runtime: Runtime, target: Target) -> tuple[Subject, ...]:
-    credential = runtime.credentials.get(target.provider.id)
-    own = breaker.target_subject(target.name)
-    return (own,) if credential is None else (own, credential)
+async def _admitted(runtime: Runtime, subject: Subject, now: float) -> tuple[Subject, Admission] | Rejection:
+    decision = runtime.breakers.admit(subject, now)
+    if isinstance(decision, Admission) and decision.probe:
+        decision = await runtime.breakers.lease(subject, now)
+    return decision if isinstance(decision, Rejection) else (subject, decision)
+
+
+def _not_refused(x: Exchange, target: Target) -> Iterator[Credential]:
+    """The credentials that this exchange has not been refused with, whatever the breakers have heard of it by now."""
+    refused = {
+        attempt.credential
+        for attempt in x.attempts
+        if attempt.failure is not None and attempt.failure.kind is FailureKind.CREDENTIAL_REJECTED
+    }
+    return (credential for credential in target.provider.credentials if credential not in refused)
+
+
+def _subjects(attempt: Attempt) -> tuple[Subject, ...]:
+    provider, credential = attempt.target.provider, attempt.credential
+    own = breaker.target_subject(attempt.target.name)
+    return (own,) if credential is None else (own, breaker.credential_subject(provider.id, credential.value))
 
 
 def let_go(runtime: Runtime, passage: Sequence[tuple[Subject, Admission]]) -> None:
@@ -62,7 +97,7 @@ def report(x: Exchange, runtime: Runtime, attempt: Attempt) -> None:
     if passage is UNHINDERED:
         if tally in (None, Tally.IGNORE) and runtime.breakers.quiet:
             return
-        passage = tuple((subject, breaker.PASS) for subject in _subjects(runtime, attempt.target))
+        passage = tuple((subject, breaker.PASS) for subject in _subjects(attempt))
     now = runtime.wall()
     for index, (subject, admission) in enumerate(passage):
         event = breaker.EVENTS[tally][min(index, 1)]

@@ -157,7 +157,7 @@ async def _refusal(runtime: Runtime, target: Target, reply: Reply) -> Failure:
         target=target.name,
         status=reply.status,
         body=raw,
-        secrets=_secrets(target),
+        secrets=target.provider.secrets,
     )
 
 
@@ -171,7 +171,7 @@ def _error_inside(runtime: Runtime, target: Target, document: Any, body: bytes) 
         target=target.name,
         status=status,
         body=body,
-        secrets=_secrets(target),
+        secrets=target.provider.secrets,
     )
 
 
@@ -245,7 +245,3 @@ def timeout_failure(target: Target, kind: FailureKind, after_s: float) -> Failur
 
 def _malformed(target: Target, words: str) -> Failure:
     return Failure(FailureKind.MALFORMED, f"{target.name} cannot be understood: {words}.", target=target.name)
-
-
-def _secrets(target: Target) -> tuple[str, ...]:
-    return (target.provider.credential,) if target.provider.credential else ()

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from proxy.core import headers
-from proxy.core.failure import TABLE, Tally
+from proxy.core.credential import Credential
+from proxy.core.failure import TABLE, FailureKind, Tally
 from proxy.core.routing import ANY_MODEL, Provider, Target
 from proxy.ports import Call, Fault, Reply, Upstream
 from proxy.providers import errors
@@ -78,23 +79,32 @@ class Probe:
         return Check(self._wall(), self._now() - began, error)
 
     async def _ask(self, provider: Provider) -> str | None:
+        """What is wrong; of several credentials each is shown where the one before is refused."""
+        found: FailureKind | None = None
+        for credential in provider.credentials or (None,):
+            found = await self._shown(provider, credential)
+            if found is not FailureKind.CREDENTIAL_REJECTED:
+                break
+        return None if found is None else found.value
+
+    async def _shown(self, provider: Provider, credential: Credential | None) -> FailureKind | None:
         target = Target(provider, ANY_MODEL)
-        passed = headers.to_upstream({}, target, Api.PASSTHROUGH)
+        passed = headers.to_upstream({}, target, Api.PASSTHROUGH, credential)
         call = Call(target, provider.models_url or "", passed, b"", WAIT_S, method="GET")
         reply = await self._upstream.send(call)
         if isinstance(reply, Fault):
-            return reply.kind.value
+            return reply.kind
         try:
             body = await _list_of(reply)
         finally:
             reply.close()
         if isinstance(body, Fault):
-            return body.kind.value
+            return body.kind
         if 200 <= reply.status < 300:
             return None
         # A server may have no such list; that it says so shows that it is there.
         kind, _ = errors.of_answer(reply.status, reply.headers, body, self._wall())
-        return kind.value if TABLE[kind].tally in _UNWELL else None
+        return kind if TABLE[kind].tally in _UNWELL else None
 
 
 async def _list_of(reply: Reply) -> bytes | Fault:

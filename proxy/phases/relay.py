@@ -54,7 +54,7 @@ class Relay:
         if opening.tap is None:
             x.bill = bill(x, whole=True)
         sent = [
-            *headers.to_client(opening.reply.header_pairs, opening.target.provider.credential),
+            *headers.to_client(opening.reply.header_pairs, opening.target.provider.secrets),
             *_own_headers(x, opening.target),
         ]
         if "content-type" not in opening.reply.headers and x.api is not Api.PASSTHROUGH:

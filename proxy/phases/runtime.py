@@ -2,12 +2,11 @@
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from proxy.core.balance import Speeds
-from proxy.core.breaker import Subject, credential_subject
 from proxy.core.output_sizes import OutputSizes
 from proxy.core.pricing import Terms
 from proxy.core.retry_budget import RetryBudget
@@ -20,7 +19,7 @@ from proxy.phases.limits import Limiter
 from proxy.phases.recalls import Recalls
 from proxy.phases.watchdog import Ticker
 from proxy.ports import Books, CacheStore, ExchangeLog, Ledger, Upstream
-from proxy.terms import AccountId, CacheKey, ProviderId, RouteName, TargetName
+from proxy.terms import AccountId, CacheKey, RouteName, TargetName
 
 TERMS_MAX: Final = 2048  # kept in mind; clients can name targets
 
@@ -47,7 +46,6 @@ class Runtime:
     door: Door
     keys: KeyRing | None = None  # None: this process keeps no virtual keys
     ticker: Ticker = field(init=False)
-    credentials: Mapping[ProviderId, Subject] = field(init=False)  # of those providers that have one
     retry_budget: RetryBudget = field(init=False)
     rng: random.Random = field(default_factory=random.Random)
     speeds: Speeds = field(default_factory=Speeds)
@@ -62,12 +60,15 @@ class Runtime:
 
     def __post_init__(self) -> None:
         self.ticker = Ticker(self.now)
-        self.credentials = {
-            provider.id: credential_subject(provider.id, provider.credential)
-            for provider in self.table.providers.values()
-            if provider.credential is not None
-        }
         self.retry_budget = RetryBudget(self.table.retry.budget)
+
+    def take(self, table: RoutingTable) -> None:
+        """Serve what begins now by another table of the same routes and targets, whose providers have other credentials.
+
+        An exchange under way keeps its plan's targets, and with them their providers' credentials.
+        """
+        self.table = table
+        self._terms.clear()
 
     def terms(self, account: AccountId, route: RouteName | None, target: Target) -> Terms:
         """What holds for an account's target in a route; None: it was named directly."""

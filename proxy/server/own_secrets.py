@@ -8,6 +8,7 @@ A file that others may read is refused rather than repaired: closing it would hi
 nobody knows.
 """
 
+import contextlib
 import os
 import secrets
 import stat
@@ -32,6 +33,8 @@ class OwnSecret:
 
 ADMIN_KEY: Final = OwnSecret("admin key", "PENSTOCK_ADMIN_KEY", "admin.key")
 PEPPER: Final = OwnSecret("pepper", "PENSTOCK_PEPPER", "pepper")  # what virtual keys are hashed under
+MASTER_KEY: Final = OwnSecret("master key", "PENSTOCK_MASTER_KEY", "master.key")
+PREVIOUS_MASTER_KEY: Final = OwnSecret("previous master key", "PENSTOCK_MASTER_KEY_PREVIOUS", "master.key.previous")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +101,36 @@ def find(secret: OwnSecret, given: str | None, folder: Path) -> Held | None:
     return Held(value, str(path))
 
 
+def replace(secret: OwnSecret, previous: OwnSecret, folder: Path) -> None:
+    """Make a new secret in the place of the one in its file, which is kept as `previous` until `forget`.
+
+    Where one is kept already, an earlier replacement was not ended, and is: what ends in the middle is gone on with.
+    Errors: SecretUnavailable; FileNotFoundError where there is none.
+    """
+    path, kept = folder / secret.file, folder / previous.file
+    try:
+        with contextlib.suppress(FileExistsError):
+            kept.hardlink_to(path)
+            _sync(folder)
+        if kept.samefile(path):
+            _draft(path, secrets.token_urlsafe(BYTES)).replace(path)
+            _sync(folder)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise _unavailable(secret, path, error) from None
+
+
+def forget(secret: OwnSecret, folder: Path) -> None:
+    """Remove a secret's file. Errors: SecretUnavailable."""
+    path = folder / secret.file
+    try:
+        path.unlink(missing_ok=True)
+        _sync(folder)
+    except OSError as error:
+        raise _unavailable(secret, path, error) from None
+
+
 def _read(path: Path) -> str:
     """Raises OSError; SecretRefused for what is no file of ours."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # no waiting for whoever writes to a pipe
@@ -119,6 +152,19 @@ def _read(path: Path) -> str:
 def _made(path: Path) -> str | None:
     """Make the file whole. None where it is there already. Raises OSError, leaving nothing behind."""
     value = secrets.token_urlsafe(BYTES)
+    draft = _draft(path, value)
+    try:
+        path.hardlink_to(draft)
+    except FileExistsError:
+        return None
+    finally:
+        draft.unlink()
+    _sync(path.parent)
+    return value
+
+
+def _draft(path: Path, value: str) -> Path:
+    """A file beside `path` that holds the secret whole. Raises OSError, leaving nothing behind."""
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
@@ -127,14 +173,10 @@ def _made(path: Path) -> str | None:
             opened.write(f"{value}\n".encode())
             opened.flush()
             os.fsync(descriptor)
-        try:
-            path.hardlink_to(draft)
-        except FileExistsError:
-            return None
-    finally:
+    except BaseException:
         draft.unlink()
-    _sync(path.parent)
-    return value
+        raise
+    return draft
 
 
 def _sync(folder: Path) -> None:

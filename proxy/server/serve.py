@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -15,6 +15,7 @@ from typing import Final
 from aiohttp import http_parser, web
 
 from proxy.config.resolve import with_demo
+from proxy.core.credential import Vault
 from proxy.core.routing import RoutingTable
 from proxy.core.virtual_key import Peppers
 from proxy.edge.admin.shell import Admin, AdminKey
@@ -22,10 +23,11 @@ from proxy.edge.health import Outlook
 from proxy.edge.protocol import HttpServer
 from proxy.edge.surface import Surface
 from proxy.phases.probe import Probe
-from proxy.ports import ExchangeLog
-from proxy.server import doors, own_secrets, trust
+from proxy.ports import ExchangeLog, SecretStore, StoreUnusable
+from proxy.server import doors, own_secrets, sealed, trust
 from proxy.server.build import BadStore, Stores, build_log, build_runtime
 from proxy.server.notify import READY, STOPPING, notify
+from proxy.server.sealed_watch import SealedWatch
 from proxy.server.settings import Settings
 from proxy.simulator.server import Simulator
 from proxy.upstream.client import UpstreamClient
@@ -61,11 +63,20 @@ class Options:
     probe_every_s: float | None = None  # None: providers are not probed
 
 
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """What the table was made with, and what makes another one when that has changed."""
+
+    vault: Vault
+    table: Callable[[Vault], RoutingTable]
+
+
 @dataclass(slots=True)
 class Service:
     """A running server: what tests start and stop in their own loop, and `serve` until a signal comes.
 
     ``admin_key`` None: there is none, and the admin API says so. ``port`` and ``admin_port`` are those that are open.
+    ``sealed`` None: the table stays as it is. ``hide`` is told what must stand in no line of the log.
     """
 
     options: Options
@@ -75,10 +86,15 @@ class Service:
     announce: Callable[[RoutingTable, str], None] | None = None
     admin_key: AdminKey | None = None
     peppers: Peppers | None = None  # None: virtual keys are not kept
+    sealed: Sealed | None = None
+    hide: Callable[[Iterable[str]], None] = lambda _: None
     port: int = 0
     admin_port: int = 0
     _upstream: UpstreamClient | None = None
     _simulator: Simulator | None = None
+    _demo_url: str = ""
+    _secrets: SecretStore | None = None
+    _watching: asyncio.Task[None] | None = None
     _runners: list[web.ServerRunner] = field(default_factory=list)
     _surface: Surface | None = None
     _stores: Stores | None = None
@@ -95,7 +111,9 @@ class Service:
             )
         if self.options.demo:
             self._simulator = Simulator()
-            self.table = with_demo(self.table, await self._simulator.start())
+            self._demo_url = await self._simulator.start()
+            self.table = with_demo(self.table, self._demo_url)
+        self.hide(self._credentials())
         self._upstream = UpstreamClient()
         try:
             self._stores = Stores(self.settings, self.table, self.log, self.peppers)
@@ -121,8 +139,38 @@ class Service:
             self.log.event("the admin API has a port of its own", port=self.admin_port)
         if probe is not None:
             self._probing = asyncio.create_task(probe.run(surface.runtime.table.providers.values))
+        if self.sealed is not None:
+            self._watch(self.sealed)
         if self.announce is not None:
             self.announce(self.table, self.url)
+
+    def _credentials(self) -> list[str]:
+        return [secret for provider in self.table.providers.values() for secret in provider.secrets]
+
+    def _watch(self, known: Sealed) -> None:
+        """Have other credentials used as soon as what is sealed has changed. Raises `CannotServe`."""
+
+        async def changed(vault: Vault) -> None:
+            table = await asyncio.to_thread(
+                known.table, vault
+            )  # a provider that becomes active may need the price list
+            self.table = with_demo(table, self._demo_url) if self._simulator is not None else table
+            self.hide(self._credentials())
+            if self._surface is not None:
+                self._surface.runtime.take(self.table)
+
+        try:
+            self._secrets = sealed.store(self.settings)
+        except StoreUnusable as unusable:
+            raise CannotServe(str(unusable)) from None
+        watch = SealedWatch(self._secrets, lambda: sealed.keyring(self.settings), known.vault, self.log, changed)
+        self._watching = asyncio.create_task(watch.run())
+        self._watching.add_done_callback(self._watched)
+
+    def _watched(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self.log.bug("sealed secrets", error)
 
     def _probe(self, upstream: UpstreamClient) -> Probe | None:
         every_s = self.options.probe_every_s
@@ -164,9 +212,12 @@ class Service:
             await self._surface.drain(self.options.drain_s)
         for runner in self._runners:
             await runner.cleanup()
-        if self._probing is not None:
-            self._probing.cancel()
-            await asyncio.gather(self._probing, return_exceptions=True)
+        for task in (self._probing, self._watching):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+        if self._secrets is not None:
+            await self._secrets.close()
         if self._stores is not None:
             await self._stores.close()
             self._stores = None
@@ -267,11 +318,18 @@ def peppers(settings: Settings, log: ExchangeLog) -> Peppers:
 
 
 def run(
-    options: Options, settings: Settings, table: RoutingTable, announce: Callable[[RoutingTable, str], None] | None
+    options: Options,
+    settings: Settings,
+    table: RoutingTable,
+    announce: Callable[[RoutingTable, str], None] | None,
+    *,
+    known: Sealed | None = None,
 ) -> None:
     """Serve in a new event loop until a signal comes. Raises `CannotServe`."""
     log = build_log()
-    main = serve(Service(options, settings, table, log, announce, admin_key(settings, log), peppers(settings, log)))
+    key = admin_key(settings, log)
+    log.hide([*sealed.own_values(settings), *([settings.admin_key] if settings.admin_key else [])])
+    main = serve(Service(options, settings, table, log, announce, key, peppers(settings, log), known, log.hide))
     if sys.platform != "win32":
         import uvloop  # noqa: PLC0415 - not on every platform
 

@@ -54,6 +54,8 @@ class Settings:
     database_url: str | None = field(default=None, repr=False, metadata=_by("DATABASE_URL", str))
     pepper: str | None = field(default=None, repr=False, metadata=_by("PENSTOCK_PEPPER", str))
     pepper_previous: str | None = field(default=None, repr=False, metadata=_by("PENSTOCK_PEPPER_PREVIOUS", str))
+    master_key: str | None = field(default=None, repr=False, metadata=_by("PENSTOCK_MASTER_KEY", str))
+    master_key_previous: str | None = field(default=None, repr=False, metadata=_by("PENSTOCK_MASTER_KEY_PREVIOUS", str))
 
     @classmethod
     def of(cls, environ: Mapping[str, str]) -> "Settings":

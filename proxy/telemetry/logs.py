@@ -11,7 +11,7 @@ import queue
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, TextIO
 
 import orjson
@@ -37,9 +37,16 @@ class Log:
         self._scheduled = False
         self._dropped = 0
         self._backlog = 0
+        self._secrets: set[str] = set()
+        self._hidden: tuple[str, ...] = ()  # replaced whole: the writer's thread reads it
         self._queue: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._writer = threading.Thread(target=self._write, name="log", daemon=True)
         self._writer.start()
+
+    def hide(self, secrets: Iterable[str]) -> None:
+        """From now on these stand in no line, whoever wrote it, beside those that were hidden before."""
+        self._secrets.update(secrets)
+        self._hidden = redact.written_forms(self._secrets)
 
     def exchange(self, tell: Callable[[], Mapping[str, object]]) -> None:
         # Many lines are made at once: in the middle of an exchange the same work costs twice as much, on cold caches.
@@ -101,7 +108,7 @@ class Log:
 
     def _write(self) -> None:
         while (batch := self._queue.get()) is not None:
-            left = batch
+            left = redact.body(batch, self._hidden)
             while left:
                 try:
                     left = left[os.write(self._descriptor, left) :]

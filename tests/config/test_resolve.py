@@ -121,10 +121,10 @@ def test_a_credential_goes_as_its_provider_wants_it() -> None:
     assert anthropic.auth[Api.CHAT] is AuthStyle.BEARER
     assert anthropic.auth[Api.MESSAGES] is anthropic.auth[Api.COUNT_TOKENS] is AuthStyle.X_API_KEY
     assert provider("", "azure", environ).auth[Api.CHAT] is AuthStyle.API_KEY
-    assert provider("", "openai", environ).credential == KEY
+    assert provider("", "openai", environ).secrets == (KEY,)
     assert provider("", "vllm", {}).auth[Api.CHAT] is AuthStyle.NONE
     assert provider("", "vllm", {"VLLM_API_KEY": KEY}).auth[Api.CHAT] is AuthStyle.BEARER
-    assert provider(BOX_WITH_KEY, "box", {"BOX_KEY": "a", "VLLM_API_KEY": "b"}).credential == "a"
+    assert provider(BOX_WITH_KEY, "box", {"BOX_KEY": "a", "VLLM_API_KEY": "b"}).secrets == ("a",)
 
 
 def test_no_credential_shows_in_a_representation() -> None:

@@ -93,7 +93,8 @@ def test_rows_agree_with_themselves(kind: FailureKind) -> None:
         assert row.charge is Charge.NONE
         assert not row.next_target
     assert row.status != 401 or row.blame is Blame.CLIENT, "an upstream's 401 is never the client's"
-    if row.tally in (Tally.QUARANTINE_CREDENTIAL, Tally.QUARANTINE_TARGET):
+    assert (row.again is Again.OTHER_CREDENTIAL) == (row.tally is Tally.QUARANTINE_CREDENTIAL)
+    if row.tally is Tally.QUARANTINE_TARGET:
         assert row.again is Again.NEVER
 
 

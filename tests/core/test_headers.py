@@ -1,11 +1,15 @@
 """Which headers pass, both ways: the lists of the contract, and what a hostile side could try."""
 
+from collections.abc import Mapping
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
-from proxy.core.headers import ANTHROPIC_VERSION, to_client, to_upstream
+from proxy.core import headers
+from proxy.core.credential import Credential
+from proxy.core.headers import ANTHROPIC_VERSION, to_client
 from proxy.core.routing import AuthStyle, Provider, Target
 from proxy.terms import Api, ProviderId
 
@@ -16,10 +20,16 @@ FIXED = {"accept-encoding": "identity", "content-type": "application/json"}
 def target(
     style: AuthStyle = AuthStyle.BEARER, credential: str | None = KEY, passed: frozenset[str] = frozenset()
 ) -> Target:
+    credentials = () if credential is None else (Credential(credential),)
     provider = Provider(
-        ProviderId("p"), "https://p.example", {}, None, dict.fromkeys(Api, style), credential, pass_headers=passed
+        ProviderId("p"), "https://p.example", {}, None, dict.fromkeys(Api, style), credentials, pass_headers=passed
     )
     return Target(provider, "m")
+
+
+def to_upstream(inbound: Mapping[str, str], target: Target, api: Api) -> dict[str, str]:
+    """Where the target's first credential is shown."""
+    return headers.to_upstream(inbound, target, api, next(iter(target.provider.credentials), None))
 
 
 OPEN = target(credential=None)

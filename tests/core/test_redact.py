@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.core.redact import MASK, body, text
+from proxy.core.redact import MASK, body, text, written_forms
 
 BODY = "AbCdEf0123456789AbCdEf0123456789"
 CANARIES = [
@@ -89,6 +89,13 @@ def test_a_body_keeps_its_bytes() -> None:
     raw = b'{"a":"\xff\\u00e9 sk-0123456789abcdef"}\r\n'
     assert body(raw) == raw
     assert body(raw, ["0123456789abcdef"]) == raw.replace(b"0123456789abcdef", MASK.encode())
+
+
+def test_secrets_are_known_as_they_are_written_too() -> None:
+    forms = written_forms(["ollama", 'quo"ted\\key', "abcdefgh", "abcdefghij"])
+    written = ('quo\\"ted\\\\key', 'quo"ted\\\\key', 'quo"ted\\key')
+    assert forms == (*written, "abcdefghij", "abcdefgh"), "the longest first, none too short"
+    assert body(b"abcdefghij abcdefgh", forms) == f"{MASK} {MASK}".encode()
 
 
 @given(

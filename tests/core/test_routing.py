@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxy.core.credential import Credential
 from proxy.core.failure import Failure, FailureKind
 from proxy.core.nearest import did_you_mean, nearest
 from proxy.core.routing import (
@@ -34,7 +35,7 @@ def provider(name: str, *apis: Api, inactive: str | None = None, retired: dict[A
         urls={api: f"{base}/{api.value}" for api in apis},
         models_url=None,
         auth=dict.fromkeys(apis, AuthStyle.BEARER),
-        credential="secret",
+        credentials=(Credential("secret"),),
         inactive=inactive,
         retired_apis=retired or {},
     )

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.core.backoff import RetryPolicy
+from proxy.core.credential import Credential
 from proxy.core.failure import TABLE, Again, Failure, FailureKind
 from proxy.core.routing import AuthStyle, Provider, Target
 from proxy.core.tour import Step, Tour, verdict
@@ -16,8 +17,9 @@ K = FailureKind
 POLICY = RetryPolicy(attempts=3, first_s=0.1, factor=2.0, max_s=5.0, jitter=0.0)
 
 
-def target(name: str) -> Target:
-    provider = Provider(ProviderId("p"), "https://p.example", {}, None, {Api.CHAT: AuthStyle.BEARER})
+def target(name: str, credentials: int = 1) -> Target:
+    shown = tuple(Credential(f"k{number}") for number in range(credentials))
+    provider = Provider(ProviderId("p"), "https://p.example", {}, None, {Api.CHAT: AuthStyle.BEARER}, shown)
     return Target(provider, name)
 
 
@@ -26,9 +28,9 @@ def failed(kind: FailureKind, hint_s: float | None = None) -> Failure:
 
 
 def told(step: Step) -> str:
-    """`a`, `a!` on a fresh connection, `a-` without the refused field, `a@1.5` not before that time."""
+    """`a`, `a!` on a fresh connection, `a-` without the refused field, `a+` after a refused credential, `a@1.5` later."""
     at = f"@{step.not_before:g}" if step.not_before else ""
-    return f"{step.target.model}{'!' if step.fresh else ''}{'-' if step.plain else ''}{at}"
+    return f"{step.target.model}{'!' if step.fresh else ''}{'-' if step.plain else ''}{'+' * step.refused}{at}"
 
 
 BUSY = failed(K.OVERLOADED)
@@ -91,6 +93,29 @@ def test_tours(plan: str, failures: list[Failure], steps: str) -> None:
     assert tour.next() is None
 
 
+REFUSED = failed(K.CREDENTIAL_REJECTED)
+
+
+@pytest.mark.parametrize(
+    ("failures", "steps"),
+    [
+        ([REFUSED, REFUSED, REFUSED, DOWN], "a a+ a++ b"),
+        ([REFUSED, DOWN, REFUSED, REFUSED, DOWN], "a a+ b b+ b++"),
+        ([REFUSED, STALE, PLAIN, REFUSED, REFUSED], "a a+ a!+ a-+ a-++ b"),
+        ([REFUSED, ERROR, DOWN, REFUSED, DOWN], "a a+ b a+@100.1 a++"),
+    ],
+)
+def test_a_refused_credential_beside_others_is_cured_first(failures: list[Failure], steps: str) -> None:
+    tour = Tour([target("a", 3), target("b", 3)], POLICY, random.Random(1))
+    taken = []
+    for failure in [*failures, DOWN]:
+        step = tour.next()
+        if step is not None:
+            taken.append(told(step))
+            tour.failed(failure, 100.0)
+    assert " ".join(taken) == steps
+
+
 _FAILURES = st.tuples(
     st.sampled_from(list(FailureKind)), st.none() | st.sampled_from([0.0, 0.5, 4.9, 5.0, 5.1, 86400.0])
 ).map(lambda pair: failed(*pair))
@@ -101,9 +126,12 @@ _FAILURES = st.tuples(
     plan=st.lists(st.sampled_from("abcd"), min_size=1, max_size=5, unique=True),
     failures=st.lists(_FAILURES, min_size=1, max_size=12),
     seed=st.integers(0, 9),
+    credentials=st.integers(0, 3),
 )
-def test_every_tour_asks_all_ends_and_obeys_the_table(plan: list[str], failures: list[Failure], seed: int) -> None:
-    tour = Tour([target(name) for name in plan], RetryPolicy(), random.Random(seed))
+def test_every_tour_asks_all_ends_and_obeys_the_table(
+    plan: list[str], failures: list[Failure], seed: int, credentials: int
+) -> None:
+    tour = Tour([target(name, credentials) for name in plan], RetryPolicy(), random.Random(seed))
     asked: list[Step] = []
     suffered: list[Failure] = []
     now = 100.0
@@ -126,10 +154,12 @@ def test_every_tour_asks_all_ends_and_obeys_the_table(plan: list[str], failures:
         again = [failure for failure in mine[:-1] if failure.row.again is Again.NEVER]
         assert again == []
         repeats = [step for step in asked if step.target.model == name and step.repeat]
-        waited = [step for step in repeats if not step.fresh and not step.plain]
+        waited = [step for step in repeats if not step.fresh and not step.plain and not step.refused]
         assert len(waited) <= RetryPolicy().attempts - 1
         assert sum(failure.row.again is Again.ONCE_WITHOUT for failure in mine[:-1]) <= 1
-        assert len(mine) <= 3 * RetryPolicy().attempts
+        refused = sum(failure.row.again is Again.OTHER_CREDENTIAL for failure in mine)
+        assert refused <= max(credentials, 1) * RetryPolicy().attempts
+        assert len(mine) - refused <= 3 * RetryPolicy().attempts * max(credentials, 1)
 
 
 def test_a_backoff_at_its_bound_is_still_a_repeat() -> None:

@@ -49,6 +49,7 @@ async def test_providers(penstock: Gateway) -> None:
         "base_url": "http://127.0.0.1:1/v1",
         "apis": [api.value for api in CATALOGUE[ProviderId("vllm")].paths],
         "key_variables": ["VLLM_API_KEY", "HOSTED_VLLM_API_KEY"],
+        "credentials": [],
         "local": True,
     }
     assert providers["groq"]["reason"] == "GROQ_API_KEY is not set"

@@ -30,16 +30,23 @@ def test_every_variable_is_read() -> None:
             "PENSTOCK_ADMIN_PORT": "0",
             "PENSTOCK_ADMIN_HOSTS": "Proxy.example, admin.example",
             "PENSTOCK_URL": "https://proxy.example",
+            "PENSTOCK_MASTER_KEY": SECRET,
+            "PENSTOCK_MASTER_KEY_PREVIOUS": SECRET[::-1],
             "HOME": "/root",
         }
     )
     names = ("proxy.example", "admin.example")
     data = Path("/var/lib/penstock")
-    assert given == Settings(Path("my.yaml"), "::1", 80, data, SECRET, None, 0, names, "https://proxy.example")
+    assert given == Settings(
+        *(Path("my.yaml"), "::1", 80, data, SECRET, None, 0, names, "https://proxy.example"),
+        master_key=SECRET,
+        master_key_previous=SECRET[::-1],
+    )
 
 
 def test_a_secret_has_no_part_in_the_repr_and_settings_stay_as_they_are() -> None:
-    settings = Settings.of({"PENSTOCK_ADMIN_KEY": SECRET})
+    secrets = ("PENSTOCK_ADMIN_KEY", "PENSTOCK_MASTER_KEY", "PENSTOCK_MASTER_KEY_PREVIOUS")
+    settings = Settings.of(dict.fromkeys(secrets, SECRET))
     assert SECRET not in repr(settings)
     assert "4020" in repr(settings)
     with pytest.raises(FrozenInstanceError):

@@ -52,6 +52,28 @@ def test_on_a_terminal_a_line_is_readable_and_cannot_be_forged(tmp_path: Path) -
     assert "\x1b[31mname" not in text
 
 
+@pytest.mark.parametrize("readable", [False, True])
+def test_s53_what_is_hidden_stands_in_no_line_of_any_kind(tmp_path: Path, *, readable: bool) -> None:
+    canaries = ["canary-one-4711", 'canary"two\\4711', "canary-three-4711"]
+
+    def record(canary: str) -> Callable[[], dict[str, Any]]:
+        return lambda: {**RECORD, "asked": canary, "message": f"refused {canary}"}
+
+    def tell(log: Log) -> None:
+        log.hide(canaries[:2])
+        log.hide(canaries[2:])
+        for canary in canaries:
+            log.event(f"an event of {canary}", error=f"it said {canary}", facts={"a": [canary]})
+            log.exchange(record(canary))
+            log.bug("req_1", ValueError(f"in a traceback: {canary}"))
+
+    raw = b"\n".join(_written(tmp_path / "log", tell, readable=readable))
+    for canary in canaries:
+        assert canary.encode() not in raw
+        assert orjson.dumps(canary)[1:-1] not in raw
+    assert raw.count(b"[redacted]") == 3 * 6
+
+
 def test_a_bug_is_told_with_its_traceback_and_without_secrets(tmp_path: Path) -> None:
     def tell(log: Log) -> None:
         try:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from proxy.core import redact
+from proxy.core.breaker import credential_subject
 from proxy.core.routing import Provider, Route, Target
 from proxy.edge.admin.endpoint import Ask
 
@@ -27,13 +28,16 @@ async def routes(ask: Ask) -> dict[str, Any]:
 
 
 def _provider(provider: Provider) -> dict[str, Any]:
-    credentials = () if provider.credential is None else (provider.credential,)
     return {
         "id": provider.id,
         **_state(provider),
-        "base_url": redact.text(provider.base_url, credentials),
+        "base_url": redact.text(provider.base_url, provider.secrets),
         "apis": [api.value for api in provider.urls],
         "key_variables": list(provider.key_vars),
+        "credentials": [
+            {"origin": one.origin, "breaker": credential_subject(provider.id, one.value)}
+            for one in provider.credentials
+        ],
         "local": provider.local,
     }
 
