@@ -9,6 +9,7 @@ from collections.abc import AsyncIterable, Callable, Collection, Iterable, Mappi
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
+from proxy.core.audit import Act, AuditEntry, AuditFilter, AuditHead, AuditPage
 from proxy.core.breaker import Subject
 from proxy.core.budget import AlertLevel, Audit, Book, BudgetLease, PayerId, Settlement, Standing
 from proxy.core.budget_words import BudgetAlert
@@ -205,8 +206,8 @@ class Ledger(Protocol):
         """
         ...
 
-    async def row(self, exchange_id: str) -> LedgerRow | None:
-        """The row of an id, or the latest of those with this request id."""
+    async def row(self, exchange_id: str, account: str | None = None) -> LedgerRow | None:
+        """The row of an id, or the latest of those with this request id; of one account's alone, where one is named."""
         ...
 
     async def page(self, wanted: LedgerFilter, limit: int, after: Cursor | None = None) -> Page:
@@ -281,6 +282,39 @@ class Books(Protocol):
     def book(self, row: LedgerRow) -> None:
         """An exchange is over. When it returns, the death of the process loses the row no more."""
         ...
+
+
+class AuditLog(Protocol):
+    """What was done to the proxy, by whom: entries that are added and never changed. See `proxy.core.audit` for the chain.
+
+    Concurrency: any number of tasks; several processes may share one store. Errors: every method raises `StoreAway`
+    and `StoreUnusable`. Units: Unix microseconds.
+    """
+
+    async def open(self) -> None:
+        """Connect, and bring the schema up to date. The other methods do so by themselves if it was not done."""
+        ...
+
+    async def append(self, act: Act) -> AuditEntry:
+        """Add one entry: it has the next number and is chained to the one before, whoever else adds one.
+
+        When it returns, the entry is kept. Where it raises `StoreAway`, nobody knows.
+        """
+        ...
+
+    async def page(self, wanted: AuditFilter, limit: int, before: int | None = None) -> AuditPage:
+        """At most `limit` entries, newest first, with numbers below `before`."""
+        ...
+
+    async def read(self, after: int, limit: int) -> tuple[AuditEntry, ...]:
+        """At most `limit` entries in their order, with numbers above `after`, as they stand in the store."""
+        ...
+
+    async def head(self) -> AuditHead:
+        """Where the chain ends."""
+        ...
+
+    async def close(self) -> None: ...
 
 
 class ExchangeLog(Protocol):

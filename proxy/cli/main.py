@@ -20,6 +20,7 @@ COMMANDS: Final = {
     "keys": ("proxy.cli.keys", "Make, list, change and revoke the running server's virtual keys."),
     "ledger": ("proxy.cli.ledger", "Show what was used and what it cost."),
     "secrets": ("proxy.cli.secrets", "Seal provider credentials, list, remove and re-seal them."),
+    "audit": ("proxy.cli.audit", "Show what was done to the proxy and by whom; verify the log."),
     "simulate": ("proxy.cli.simulate", "Run the built-in scripted provider."),
     "doctor": ("proxy.cli.doctor", "Find out what is wrong around the proxy, and what to do."),
     "batch": ("proxy.cli.batch", "Send a file of requests, and keep the answers in another."),

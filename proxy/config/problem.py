@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from proxy.core import redact
+
 Path = tuple[str | int, ...]
 
 _BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
@@ -36,7 +38,7 @@ class Problem:
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
         where = dotted(self.path)
-        return f"{place}  {where}: {self.message}" if where else f"{place}  {self.message}"
+        return redact.text(f"{place}  {where}: {self.message}" if where else f"{place}  {self.message}")
 
 
 class ConfigError(Exception):

@@ -11,7 +11,7 @@ from enum import Enum
 from itertools import chain
 from typing import Final, NamedTuple
 
-from proxy.core import backoff, breaker
+from proxy.core import backoff, breaker, redact
 from proxy.core.alert_channel import Channel
 from proxy.core.backoff import RetryPolicy
 from proxy.core.breaker import Policy as BreakerPolicy
@@ -496,7 +496,8 @@ def _usable(table: RoutingTable, api: Api | None) -> Iterator[tuple[str, str]]:
 
 def _quoted(asked: str) -> str:
     """A client's own word in a message: bounded, and without control characters."""
-    return repr(asked if len(asked) <= 80 else asked[:79] + "…")
+    clean = redact.cut(asked, 1024)
+    return repr(clean if len(clean) <= 80 else clean[:79] + "…")
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -6,7 +6,7 @@ from typing import Final
 
 from proxy.core.nearest import did_you_mean
 from proxy.providers.catalogue import PATHS
-from proxy.terms import Api
+from proxy.terms import Api, Role
 
 EXCHANGES: Final[Mapping[str, Api]] = {f"{prefix}{path}": api for api, path in PATHS.items() for prefix in ("/v1", "")}
 LIVE: Final = frozenset({"/livez", "/health/live", "/health/liveness", "/health/liveliness"})
@@ -22,6 +22,14 @@ _PASSED: Final = re.compile(
     r"/v1(?:/(?!\.{1,2}(?:[/?]|$))(?:[A-Za-z0-9._~:@!$&'()*+,;=-]|%(?!2[eEfF]|5[cC]|[01]|7[fF])[0-9A-Fa-f]{2})+)+"
     r"(?:\?[\x21-\x22\x24-\x7e]*)?"
 )
+
+
+def role_of(path: str) -> Role | None:
+    """The lowest role that may ask for a path of the surface, whether there is such a path or not; None: it is public.
+
+    Below /admin each endpoint has its own: `edge/admin/table.py`.
+    """
+    return None if path in LIVE or path in READY or path == HEALTH else Role.USER
 
 
 def is_passed(method: str, raw_path: str) -> bool:

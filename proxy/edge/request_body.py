@@ -6,6 +6,7 @@ from typing import IO, Final
 
 from aiohttp import web
 
+from proxy.core import redact
 from proxy.core.failure import FailureKind
 from proxy.core.inflate import CodingError, Inflater, is_known
 from proxy.ports import BodyRefused, ClientGone
@@ -132,7 +133,7 @@ def _begin(request: web.BaseRequest, bytes_max: int) -> Inflater | None:
     if coding not in ("", "identity") and not is_known(coding):
         raise BodyRefused(
             FailureKind.UNSUPPORTED_ENCODING,
-            f"The content-encoding {coding[:40]!r} is not supported; send gzip, deflate or the plain body.",
+            f"The content-encoding {redact.cut(coding, 40)!r} is not supported; send gzip, deflate or the plain body.",
         )
     length = request.content_length
     if length is not None and length > bytes_max:

@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, unquote
 
 from aiohttp import web
 
+from proxy.core import redact
 from proxy.core.failure import Failure, FailureKind, Rejected
 from proxy.core.nearest import did_you_mean
 from proxy.core.request_id import new_id, request_id
@@ -179,7 +180,7 @@ class Surface:
         if body is not None:
             return self._json(request, 200, body)
         near = did_you_mean(name, [known for known, _ in usable(table, principal)])
-        message = f"The model '{name[:80]}' is not served here.{near} GET /v1/models lists what is."
+        message = f"The model '{redact.cut(name, 80)}' is not served here.{near} GET /v1/models lists what is."
         return await self._refuse(request, Api.CHAT, Failure(FailureKind.MODEL_UNKNOWN, message, param="model"))
 
     def _readiness(self) -> tuple[int, bytes]:
@@ -237,15 +238,17 @@ def _no_websocket() -> Failure:
 
 def _foreign(request: web.BaseRequest) -> Failure:
     origin = request.headers.get("origin", "null")
-    message = f"A web page of {origin[:80]!r} may not ask here. To allow it, add that origin to cors.origins."
+    message = (
+        f"A web page of {redact.cut(origin, 80)!r} may not ask here. To allow it, add that origin to cors.origins."
+    )
     return Failure(FailureKind.ORIGIN_REFUSED, message)
 
 
 def _wrong_method(request: web.BaseRequest, methods: Sequence[str]) -> Failure:
     path = request.raw_path.partition("?")[0]
-    return Failure(FailureKind.WRONG_METHOD, f"{path[:80]} takes {methods[0]}, got {request.method}.")
+    return Failure(FailureKind.WRONG_METHOD, f"{redact.cut(path, 80)} takes {methods[0]}, got {request.method}.")
 
 
 def _unknown_path(request: web.BaseRequest, path: str) -> Failure:
-    message = f"There is no {request.method} {request.raw_path[:80]} here.{paths.nearest(path)}"
+    message = f"There is no {request.method} {redact.cut(request.raw_path, 80)} here.{paths.nearest(path)}"
     return Failure(FailureKind.UNKNOWN_PATH, message)

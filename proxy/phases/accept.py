@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from proxy.core import duration, media_type
+from proxy.core import duration, media_type, redact
 from proxy.core.dialect import DIALECTS
 from proxy.core.failure import Failure, FailureKind, Rejected
 from proxy.core.multipart import FormScanner, boundary_of
@@ -64,7 +64,7 @@ def _boundary(content_type: str | None) -> bytes:
     if boundary is None:
         raise _bad(
             "The content-type must be multipart/form-data with one boundary of up to 70 characters, "
-            f"got {(content_type or 'none')[:80]!r}. With curl, use: -F model=... -F file=@..."
+            f"got {redact.cut(content_type or 'none', 80)!r}. With curl, use: -F model=... -F file=@..."
         )
     return boundary
 
@@ -76,7 +76,9 @@ def requested_timeout_s(x: Exchange) -> float | None:
         return None
     seconds = duration.parse(text, default_unit="s")
     if seconds is None or not 0 < seconds <= TIMEOUT_S_MAX:
-        raise _bad(f"x-penstock-timeout must be seconds or a duration such as 30s or 500ms, got {text[:40]!r}.")
+        raise _bad(
+            f"x-penstock-timeout must be seconds or a duration such as 30s or 500ms, got {redact.cut(text, 40)!r}."
+        )
     return seconds
 
 
@@ -122,7 +124,7 @@ def _prompts(fields: dict[str, Any]) -> int:
 
 def _shown(value: object) -> str:
     text = repr(value)
-    return text if len(text) <= 40 else f"{text[:40]}..."
+    return redact.cut(text, 40) + ("..." if len(text) > 40 else "")
 
 
 def _bad(message: str, param: str | None = None) -> Rejected:

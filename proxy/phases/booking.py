@@ -1,6 +1,6 @@
 """What the books are told of an exchange: the intent before an attempt, the row when it is over."""
 
-from proxy.core import cost
+from proxy.core import cost, redact
 from proxy.core.ledger import CostSource, Intent, LedgerRow, Outcome
 from proxy.core.routing import Plan
 from proxy.core.tags import Tags, joined, parse
@@ -22,7 +22,7 @@ def intent(x: Exchange, plan: Plan, attempt: Attempt, wall: float) -> Intent:
         x.account,
         x.api.value,
         target.provider.id,
-        target.model,
+        _nameable(x, target.model),
         x.at_stake_nanousd,
         len(x.attempts),
         x.principal.virtual_key,
@@ -52,7 +52,7 @@ def row(x: Exchange, runtime: Runtime, outcome: Outcome, now: float) -> LedgerRo
         code=None if x.failure is None else x.failure.row.code,
         route=None if x.plan is None else x.plan.route,
         provider=provider,
-        model=model,
+        model=None if model is None else _nameable(x, model),
         streamed=x.streamed,
         attempts=len(x.attempts),
         fell_back=x.target is not None and x.plan is not None and x.target is not x.plan.targets[0],
@@ -79,6 +79,11 @@ def _answered_by(x: Exchange) -> tuple[ProviderId | None, str | None]:
         return x.recalled.provider, x.recalled.model
     target = x.target or (x.attempts[-1].target if x.attempts else None)
     return (None, None) if target is None else (target.provider.id, target.model)
+
+
+def _nameable(x: Exchange, model: str) -> str:
+    """A model as a row may have it. A route's is ours to name; one that a client named may be a key in the wrong field."""
+    return model if x.plan is not None and x.plan.route is not None else redact.text(model)
 
 
 def tags_of(x: Exchange) -> Tags:

@@ -59,7 +59,7 @@ def _asked_tier(x: Exchange, runtime: Runtime) -> tuple[str, NanoUsd] | None:
     ceiling = runtime.table.pricing.ceiling(name)
     if ceiling is None:
         known = ", ".join(runtime.table.pricing.cost_tier_names())
-        message = f"x-penstock-tier must name a cost tier ({known}), got {redact.text(name[:40])!r}."
+        message = f"x-penstock-tier must name a cost tier ({known}), got {redact.cut(name, 40)!r}."
         raise Rejected(Failure(FailureKind.BAD_REQUEST, message))
     return name, ceiling
 

@@ -77,7 +77,7 @@ def _asked(x: Exchange) -> str | None:
     """What the client asked for. A route is ours to name; anything else may be a secret pasted into the wrong field."""
     if x.asked is None or (x.plan is not None and x.plan.route == x.asked):
         return x.asked
-    return redact.text(x.asked[:_ASKED_CHARS_MAX])
+    return redact.cut(x.asked, _ASKED_CHARS_MAX)
 
 
 def outcome_of(x: Exchange) -> Outcome:

@@ -78,7 +78,7 @@ def failure(
         target=target,
         retry_after_s=report.retry_after_s,
         upstream_status=status,
-        upstream_body=redact.body(body, secrets, shapes=kind is FailureKind.CREDENTIAL_REJECTED),
+        upstream_body=redact.body(body, secrets, shapes=True),
     )
 
 

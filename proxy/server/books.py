@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from proxy.core import redact
 from proxy.ports import Ledger, StoreUnusable
 from proxy.server.settings import Settings
 
@@ -18,7 +19,7 @@ def ledger(settings: Settings, *, read_only: bool = False) -> Ledger:
         return SqliteLedger(settings.data / FILE, read_only=read_only)
     if not url.startswith(("postgresql://", "postgres://")):
         raise StoreUnusable(
-            f"DATABASE_URL must be postgresql://user@host/database; it begins with {url.partition(':')[0]!r}. "
+            f"DATABASE_URL must be postgresql://user@host/database; it begins with {redact.text(url.partition(':')[0])!r}. "
             "Unset it to keep the ledger in SQLite."
         )
     try:

@@ -30,7 +30,7 @@ from proxy.ports import (
     StoreState,
     StoreUnusable,
 )
-from proxy.server import books, trust
+from proxy.server import audit, books, trust
 from proxy.server.journal import Journal
 from proxy.server.outbox import Outbox
 from proxy.server.retention import retain
@@ -76,6 +76,7 @@ class Stores:
             # Apart, so that a report that looks through a million rows does not stand before what a budget must know.
             self.reports = books.ledger(settings, read_only=True)
             self.keys = None if peppers is None else _key_ring(settings, table, log, peppers, self.redis)
+            self.audit = audit.audit_log(settings)
             self.outbox = Outbox(Journal(settings.data / books.JOURNAL, log), self.ledger, log)
         except StoreUnusable as unusable:
             raise BadStore(str(unusable)) from None
@@ -117,12 +118,23 @@ class Stores:
                 await self.keys.start()
             except StoreUnusable as unusable:
                 raise BadStore(str(unusable)) from None
+        await self._open_audit()
         await self.outbox.start(REPLAY_S)
         self.alerts.start()
         self.budgets.start()
         self.limits.start()
         if self._keep_days is not None:
             self._retaining = asyncio.create_task(retain(self.ledger, self._log, self._keep_days, time.time))
+
+    async def _open_audit(self) -> None:
+        """Raises `BadStore`. While it is away, nothing is changed by the admin API and requests are answered."""
+        try:
+            async with asyncio.timeout(OPEN_S):
+                await self.audit.open()
+        except (StoreAway, TimeoutError) as away:
+            self._log.event("audit: away at the start, the admin API changes nothing", error=str(away) or "no answer")
+        except StoreUnusable as unusable:
+            raise BadStore(str(unusable)) from None
 
     async def close(self) -> None:
         """What is settled is delivered, as far as the stores are there; the rest waits in the journal."""
@@ -137,6 +149,7 @@ class Stores:
         await self.outbox.close()
         await self.reports.close()
         await self.ledger.close()
+        await self.audit.close()
         await self.breakers.close()
         if self.redis is not None:
             await self.redis.close()

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import ipaddress
+import os
 import signal
 import socket
 import sys
@@ -14,8 +15,10 @@ from typing import Final
 
 from aiohttp import http_parser, web
 
+from proxy import __version__
 from proxy.config.resolve import with_demo
 from proxy.core.credential import Vault
+from proxy.core.redact import passwords_of
 from proxy.core.routing import RoutingTable
 from proxy.core.virtual_key import Peppers
 from proxy.edge.admin.shell import Admin, AdminKey
@@ -25,6 +28,7 @@ from proxy.edge.surface import Surface
 from proxy.phases.probe import Probe
 from proxy.ports import ExchangeLog, SecretStore, StoreUnusable
 from proxy.server import doors, own_secrets, sealed, trust
+from proxy.server.audit import LifeRecord
 from proxy.server.build import BadStore, Stores, build_log, build_runtime
 from proxy.server.notify import READY, STOPPING, notify
 from proxy.server.sealed_watch import SealedWatch
@@ -98,6 +102,8 @@ class Service:
     _runners: list[web.ServerRunner] = field(default_factory=list)
     _surface: Surface | None = None
     _stores: Stores | None = None
+    _admin: Admin | None = None
+    _life: LifeRecord | None = None
     _probing: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -122,10 +128,12 @@ class Service:
             raise CannotServe(str(bad)) from None
         door = doors.door(self._stores.keys, self.admin_key, self.log, is_open=is_open)
         runtime = build_runtime(self.table, self._upstream, self.log, self._stores, door)
-        admin = Admin(
+        admin = self._admin = Admin(
             None if self.admin_key is None else self.admin_key.role_of,
+            self._stores.audit,
+            time.time,
             (self.options.host, *self.options.admin_hosts),
-            actor_of=None if runtime.keys is None else runtime.keys.record,
+            key_of=None if runtime.keys is None else runtime.keys.record,
         )
         moved_to = self.options.admin_port
         probe = self._probe(self._upstream)
@@ -141,6 +149,8 @@ class Service:
             self._probing = asyncio.create_task(probe.run(surface.runtime.table.providers.values))
         if self.sealed is not None:
             self._watch(self.sealed)
+        self._life = LifeRecord(self._stores.audit, self.log, time.time)
+        self._life.started(self._facts())
         if self.announce is not None:
             self.announce(self.table, self.url)
 
@@ -171,6 +181,18 @@ class Service:
         error = None if task.cancelled() else task.exception()
         if error is not None:
             self.log.bug("sealed secrets", error)
+
+    def _facts(self) -> dict[str, object]:
+        """What the audit log keeps of a start."""
+        source = self.table.source
+        return {
+            "version": __version__,
+            "process": os.getpid(),
+            "host": self.options.host,
+            "port": self.port,
+            "admin_port": self.admin_port,
+            "config_sha256": None if source is None else source.sha256,
+        }
 
     def _probe(self, upstream: UpstreamClient) -> Probe | None:
         every_s = self.options.probe_every_s
@@ -218,6 +240,11 @@ class Service:
                 await asyncio.gather(task, return_exceptions=True)
         if self._secrets is not None:
             await self._secrets.close()
+        if self._admin is not None:
+            await self._admin.close()
+        if self._life is not None:
+            await self._life.stopped()
+            self._life = None
         if self._stores is not None:
             await self._stores.close()
             self._stores = None
@@ -317,6 +344,14 @@ def peppers(settings: Settings, log: ExchangeLog) -> Peppers:
         raise CannotServe(str(problem)) from None
 
 
+def secrets_of(settings: Settings) -> tuple[str, ...]:
+    """What the environment gave to this process, and nobody may read in its log; credentials come with the table."""
+    urls = (url for url in (settings.redis_url, settings.database_url) if url is not None)
+    passwords = [part for url in urls for part in passwords_of(url)]
+    own = (settings.admin_key, settings.api_key, settings.pepper, settings.pepper_previous)
+    return tuple(one for one in (*own, *passwords, *sealed.own_values(settings)) if one)
+
+
 def run(
     options: Options,
     settings: Settings,
@@ -327,8 +362,8 @@ def run(
 ) -> None:
     """Serve in a new event loop until a signal comes. Raises `CannotServe`."""
     log = build_log()
+    log.hide(secrets_of(settings))
     key = admin_key(settings, log)
-    log.hide([*sealed.own_values(settings), *([settings.admin_key] if settings.admin_key else [])])
     main = serve(Service(options, settings, table, log, announce, key, peppers(settings, log), known, log.hide))
     if sys.platform != "win32":
         import uvloop  # noqa: PLC0415 - not on every platform

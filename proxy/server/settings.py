@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
 
+from proxy.core import redact
+
 PORT: Final = 4020
 
 
@@ -70,7 +72,7 @@ class Settings:
             try:
                 values[one.name] = one.metadata["read"](given)
             except ValueError as expected:
-                got = repr(given[:80]) if one.repr else "something else"
+                got = repr(redact.text(given)[:80]) if one.repr else "something else"
                 problems.append(f"{name}: expected {expected}, got {got}")
         if problems:
             raise BadSettings("\n".join(problems))

@@ -44,7 +44,7 @@ class Log:
         self._writer.start()
 
     def hide(self, secrets: Iterable[str]) -> None:
-        """From now on these stand in no line, whoever wrote it, beside those that were hidden before."""
+        """From now on these stand in no line, nor those that were hidden before; what looks like a key never does."""
         self._secrets.update(secrets)
         self._hidden = redact.written_forms(self._secrets)
 
@@ -108,7 +108,7 @@ class Log:
 
     def _write(self) -> None:
         while (batch := self._queue.get()) is not None:
-            left = redact.body(batch, self._hidden)
+            left = redact.body(batch, self._hidden, shapes=True)  # the last step: nothing comes behind it
             while left:
                 try:
                     left = left[os.write(self._descriptor, left) :]

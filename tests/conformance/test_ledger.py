@@ -90,6 +90,16 @@ async def test_a_row_is_found_by_its_own_id_before_a_request_id(ledger: Ledger) 
     assert await ledger.row("") is None
 
 
+async def test_s13_a_row_of_another_account_is_not_found(ledger: Ledger) -> None:
+    own, others = row(1, account="acme", request_id="mine"), row(2, account="bravo", request_id="mine")
+    await ledger.write([own, others])
+    assert await ledger.row("mine") == others
+    assert await ledger.row("mine", "acme") == own
+    assert await ledger.row(own.id, "acme") == own
+    for account in ("bravo", "", "ACME", "acme\0", "' OR ''='"):
+        assert await ledger.row(own.id, account) is None
+
+
 async def test_a_row_delivered_twice_counts_once(ledger: Ledger) -> None:
     rows = [row(number) for number in range(10)]
     assert await ledger.write(rows[:6]) == 6

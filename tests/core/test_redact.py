@@ -1,12 +1,14 @@
 """No secret in any form leaves; ordinary words stay; hostile texts take linear time."""
 
 import time
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.core.redact import MASK, body, text, written_forms
+from proxy.core.redact import MASK, body, cut, passwords_of, text, written_forms
+from tests.canaries.forms import SHAPED, found, secret_part
 
 BODY = "AbCdEf0123456789AbCdEf0123456789"
 CANARIES = [
@@ -135,3 +137,46 @@ def test_hostile_texts_take_linear_time(hostile: str) -> None:
         text(hostile, ["0123456789abcdef"])
         fastest = min(fastest, time.perf_counter() - began)
     assert fastest < 0.15  # 0.04 s as measured; the rest is for a busy machine
+
+
+@pytest.mark.parametrize("around", ["{}", "'{}'", "it said {} and went", '{{"why":"{}"}}'])
+@pytest.mark.parametrize("canary", SHAPED.values(), ids=SHAPED)
+def test_s53_every_form_is_masked(canary: str, around: str) -> None:
+    masked = text(around.format(canary))
+    assert MASK in masked
+    assert not found(masked, [canary])
+    assert body(around.format(canary).encode(), shapes=True) == masked.encode()
+
+
+@pytest.mark.parametrize("canary", SHAPED.values(), ids=SHAPED)
+def test_s53_what_is_cut_is_masked_first(canary: str) -> None:
+    for chars_max in (8, 20, 40, 80):
+        for said in (
+            canary,
+            quote(canary, safe=""),
+            f"/v1/{quote(canary, safe='')}?x",
+            "x" * (chars_max - 8) + " " + canary,
+        ):
+            assert secret_part(canary)[:6] not in cut(said, chars_max)
+    assert cut("plain/%20words", 80) == "plain/%20words"
+    assert cut("a" * 100, 40) == "a" * 40
+
+
+def test_s53_a_password_in_an_address_is_known_in_both_its_forms() -> None:
+    assert passwords_of("redis://u:p%40ss-word@h:1/0") == ("p%40ss-word", "p@ss-word")
+    assert passwords_of("postgresql://u@h/db") == passwords_of("http://[") == passwords_of("x") == ()
+
+
+@pytest.mark.parametrize(
+    "plain",
+    [
+        "Basic authentication is required, Bearer or Basic alike",
+        "https://api.openai.com/v1/chat/completions?model=gpt-4o&n=2",
+        "http://127.0.0.1:4020/v1: see user@example.com",
+        "team=search, run=7, max_tokens=4096",
+        "routes.yaml:1:22  routes.r.tiers[0]: expected a target",
+        "req_0123456789abcdef01234567 sha256 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+    ],
+)
+def test_what_resembles_a_secret_stays(plain: str) -> None:
+    assert text(plain) == plain == cut(plain, 200)

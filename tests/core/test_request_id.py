@@ -28,3 +28,8 @@ def test_an_id_that_holds_a_secret_is_replaced() -> None:
 def test_ids_differ() -> None:
     rng = random.Random(1)
     assert len({request_id(None, rng) for _ in range(1000)}) == 1000
+
+
+def test_s53_an_id_that_looks_like_a_key_is_not_taken() -> None:
+    for key in ("sk-proj-0123456789abcdef0123", "hf_0123456789abcdef0123", "psk-0123456789abcdef0123"):
+        assert request_id(key, random.Random(1)).startswith("req_")

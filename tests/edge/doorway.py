@@ -9,16 +9,21 @@ from pathlib import Path
 from aiohttp import web
 
 from proxy.config.resolve import parse
+from proxy.core.key_record import KeyRecord
+from proxy.core.principal import Principal
+from proxy.core.virtual_key import SecretHash
 from proxy.edge.admin.endpoint import Ask, Endpoint
 from proxy.edge.admin.shell import Admin, AdminKey
 from proxy.edge.protocol import HttpServer
 from proxy.phases.breakers import Breakers
+from proxy.phases.key_ring import KeyProblem, Refusal
 from proxy.phases.runtime import Runtime
 from proxy.stores.memory.breakers import MemoryBreakers
 from proxy.stores.memory.cache import MemoryCache
 from proxy.stores.sqlite.ledger import SqliteLedger
-from proxy.terms import Role
+from proxy.terms import Role, VirtualKeyId
 from proxy.upstream.client import UpstreamClient
+from tests.audit import MemoryAudit
 from tests.books import RecordingBooks, budgets, limiter
 from tests.doors import open_to_all
 from tests.gateway import Answer, Connection, RecordingLog
@@ -57,6 +62,8 @@ class Door:
     port: int
     log: RecordingLog
     handlers: Handlers
+    audit: MemoryAudit
+    admin: Admin
     refused: list[str] = field(default_factory=list)
 
 
@@ -67,8 +74,9 @@ async def open_door(
     *,
     role: Role = Role.ADMIN,
     table: Callable[[Handlers], Sequence[Endpoint]] = Handlers.table,
+    others: Mapping[str, Principal] | None = None,
 ) -> AsyncIterator[Door]:
-    """``role``: what the holder of the key may do. ``table``: the endpoints, made of what handles them."""
+    """``role``: what the holder of the key may do. ``table``: the endpoints, of what handles them. ``others``: more keys."""
     log, upstream, handlers = RecordingLog(), UpstreamClient(), Handlers()
     routing = parse("routes: {}", "routes.yaml", {})
     breakers = Breakers(MemoryBreakers(time.monotonic), log, time.time)
@@ -78,12 +86,22 @@ async def open_door(
     world = (routing, upstream, log, time.monotonic, time.time, breakers, budgets(log), books, ledger, cache)
     runtime = Runtime(*world, limiter(log), open_to_all(log))
 
+    audit = MemoryAudit()
+    keeper = None if admin_key is None else AdminKey(admin_key)
+    known = dict(others or {})
+
     def role_of(presented: str) -> Role | None:
         return None if keeper is None or keeper.role_of(presented) is None else role
 
-    keeper = None if admin_key is None else AdminKey(admin_key)
-    admin = Admin(None if keeper is None else role_of, names, table(handlers))
-    door = Door(0, log, handlers)
+    def key_of(presented: str) -> KeyRecord | Refusal:
+        found = known.get(presented)
+        if found is None:
+            return Refusal(KeyProblem.UNKNOWN)
+        key_id = found.virtual_key or VirtualKeyId("k")
+        return KeyRecord(key_id, SecretHash("", b""), "", "", 0, "", account=found.account, role=found.role)
+
+    admin = Admin(None if keeper is None else role_of, audit, time.time, names, table(handlers), key_of=key_of)
+    door = Door(0, log, handlers, audit, admin)
     server = HttpServer(
         lambda request: admin.handle(request, runtime),
         door.refused.append,
@@ -101,6 +119,7 @@ async def open_door(
         yield door
     finally:
         await runner.cleanup()
+        await admin.close()
         await upstream.close()
 
 

@@ -501,7 +501,7 @@ async def test_a_store_that_does_not_answer_is_not_waited_for(
     start: Start, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     class Asleep(SqliteLedger):
-        async def row(self, exchange_id: str) -> LedgerRow | None:
+        async def row(self, exchange_id: str, account: str | None = None) -> LedgerRow | None:
             await asyncio.Event().wait()
             return None
 

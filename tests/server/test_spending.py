@@ -60,7 +60,7 @@ async def test_a_ledger_that_is_away_is_told() -> None:
         async def spent(self, *_: object) -> int:
             raise StoreAway("gone fishing")
 
-        async def row(self, exchange_id: str) -> LedgerRow | None:
+        async def row(self, exchange_id: str, account: str | None = None) -> LedgerRow | None:
             raise AssertionError(exchange_id)
 
     window = window_at(Period.DAILY, ZoneInfo("UTC"), 0)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from proxy.core import redact
 from proxy.core.breaker import Subject
 from proxy.core.nearest import did_you_mean
 from proxy.edge.admin.endpoint import Ask
@@ -31,12 +32,12 @@ async def reset(ask: Ask) -> dict[str, Any]:
 def _told(view: View, now: float) -> dict[str, Any]:
     """``seconds``: until it is asked again."""
     return {
-        "target": view.subject,
+        "target": redact.text(view.subject),  # a client may have named it
         "state": view.state.value,
         "since": view.since,
         "until": view.until,
         "seconds": None if view.until is None else round(max(view.until - now, 0.0), 1),
         "failures": view.failures,
         "cause": view.cause.value,
-        "last_error": view.last_error or None,
+        "last_error": redact.text(view.last_error) or None,
     }

@@ -7,8 +7,8 @@ from proxy.core import currency as currencies
 from proxy.core.budget import account_subject
 from proxy.core.currency import USD, Currency, figure
 from proxy.edge.admin.endpoint import Ask
+from proxy.edge.admin.own import account_of
 from proxy.edge.admin.values import text
-from proxy.terms import AccountId
 
 # What is told, and what `Budgets.snapshot` calls it.
 _AMOUNTS: Final = {
@@ -22,10 +22,11 @@ _AMOUNTS: Final = {
 
 async def listed(ask: Ask) -> dict[str, Any]:
     """The books of all who pay, or of one account (its own; not the whole proxy's)."""
-    account, table, now = text(ask.query, "account"), ask.runtime.table, ask.runtime.wall()
+    account = account_of(ask.account, text(ask.query, "account"))
+    table, now = ask.runtime.table, ask.runtime.wall()
     payers = table.budgets.payers()
     if account is not None:
-        subject = account_subject(AccountId(account))
+        subject = account_subject(account)
         payers = tuple(payer for payer in payers if payer.subject == subject)
     rows = await ask.runtime.budgets.snapshot(payers, now)
     currency = table.pricing.currency

@@ -13,6 +13,7 @@ from proxy.core.nearest import did_you_mean
 from proxy.core.routing import Route
 from proxy.edge.admin.endpoint import Ask
 from proxy.edge.admin.entry import bad
+from proxy.edge.admin.own import account_of
 from proxy.ports import StoreAway
 from proxy.terms import AccountId, RouteName
 
@@ -68,7 +69,7 @@ def _route(route: Route) -> dict[str, Any]:
 
 async def invalidate(ask: Ask) -> dict[str, Any]:
     """Serve nothing any more of what all given members select. ``hint``: where the route is none of the table's."""
-    selector = _selector(ask.body)
+    selector = _selector(ask.body, ask.account)
     dropped = await _reached(ask.runtime.cache.invalidate(selector))
     told: dict[str, Any] = {"invalidated": dropped, "selector": cache_selector.told(selector)}
     routes = ask.runtime.table.routes
@@ -77,8 +78,8 @@ async def invalidate(ask: Ask) -> dict[str, Any]:
     return told
 
 
-def _selector(body: Mapping[str, Any]) -> Selector:
-    """Raises `Rejected`: who forgets to say which is not taken to mean all."""
+def _selector(body: Mapping[str, Any], bound: AccountId | None) -> Selector:
+    """Raises `Rejected`: who forgets to say which is not taken to mean all. ``bound``: only its answers are meant."""
     if not body:
         raise bad(
             f"Say which answers: {', '.join(sorted(MEMBERS - {'all'}))}, or all: true. What is given must all hold."
@@ -89,7 +90,7 @@ def _selector(body: Mapping[str, Any]) -> Selector:
     return Selector(
         route=None if route is None else RouteName(route),
         tag=_tag(body),
-        account=None if account is None else AccountId(account),
+        account=account_of(bound, account),
         pattern=None if pattern is None else Glob.of(pattern),
     )
 

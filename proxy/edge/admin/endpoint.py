@@ -7,7 +7,8 @@ from urllib.parse import unquote
 
 from proxy.core.key_rights import OPERATOR, Actor
 from proxy.phases.runtime import Runtime
-from proxy.terms import Role
+from proxy.ports import AuditLog
+from proxy.terms import AccountId, Role
 
 NO_NAMES: frozenset[str] = frozenset()
 
@@ -18,7 +19,9 @@ class Ask:
 
     Shapes: ``runtime`` is what an exchange that begins now runs on. ``steps`` are the values of the path's `{names}`;
     ``query`` and ``body`` hold only names that the endpoint knows, each at most once; the values are the handler's to check.
-    ``actor``: the virtual key that asks, which is bound to its account; the operator, who is bound by nothing.
+    ``actor`` is who asks, as the audit log has it: `admin key`, or `key:<id>`. ``account``: the one whose rows alone the
+    caller may see and change, None for all; what is another's is to be answered as what there is not. ``key``: the virtual
+    key that asks; the operator, who is bound by nothing.
     """
 
     runtime: Runtime
@@ -26,7 +29,10 @@ class Ask:
     steps: Mapping[str, str]
     query: Mapping[str, str]
     body: Mapping[str, Any]
-    actor: Actor = OPERATOR
+    actor: str
+    account: AccountId | None
+    audit: AuditLog
+    key: Actor = OPERATOR
 
 
 # Gives what JSON can hold, which is answered with 200; raises `Rejected` to refuse.
@@ -38,8 +44,9 @@ class Endpoint:
     """One row of the table.
 
     Shapes: a step `{name}` of ``path`` stands for any one step. ``role`` is the lowest that may. ``members`` and ``query``
-    are the names that a body and a query may hold; what they do not name is refused. ``bound``: whether virtual keys, which
-    are bound to an account, may ask here: the handler keeps them to it.
+    are the names that a body and a query may hold; what they do not name is refused. ``recorded``: the members of the body
+    and of the answer whose values the audit log keeps; of all others it keeps the names. ``per_account``: a key that is
+    bound to an account may ask, because the handler keeps to `Ask.account`, or tells and changes nothing of any account.
     """
 
     method: str
@@ -48,7 +55,8 @@ class Endpoint:
     handler: Handler
     members: frozenset[str] = NO_NAMES
     query: frozenset[str] = NO_NAMES
-    bound: bool = False
+    recorded: frozenset[str] = NO_NAMES
+    per_account: bool = False
 
     def match(self, path: str) -> dict[str, str] | None:
         """The values of the `{names}`, decoded, where this endpoint's path is `path`; else None."""

@@ -40,7 +40,7 @@ _Change = Callable[[KeyRecord], KeyRecord]
 
 async def listed(ask: Ask) -> dict[str, Any]:
     """The newest first. ``next``: what gives the page that follows, as `after`; None where it is the last."""
-    ring, seen = _ring(ask), key_rights.account_seen(ask.actor)
+    ring, seen = _ring(ask), key_rights.account_seen(ask.key)
     account, state = text(ask.query, "account"), one_of(ask.query, "state", STATES)
     if seen is not None and account not in (None, seen):
         return {"keys": [], "next": None}
@@ -63,7 +63,7 @@ async def shown(ask: Ask) -> dict[str, Any]:
 
 async def create(ask: Ask) -> dict[str, Any]:
     """``secret`` is the key, whole: it is nowhere kept."""
-    ring, actor, now = _ring(ask), ask.actor, int(ask.runtime.wall())
+    ring, actor, now = _ring(ask), ask.key, int(ask.runtime.wall())
     if "name" not in ask.body:
         raise bad("'name' is missing: say what the key is for.", "name")
     if ring.state.keys >= KEYS_MAX:
@@ -137,7 +137,7 @@ async def _swapped(ask: Ask, change: _Change) -> KeyRecord:
         if before is None:
             raise bad("The key cannot be read by this version of Penstock: a newer one has made or changed it.")
         after = change(before)
-        _refuse_excess(key_rights.excess_of_change(ask.actor, before, after))
+        _refuse_excess(key_rights.excess_of_change(ask.key, before, after))
         if after == before or await _answered(ring.store.swap(after, kept.revision)):
             await ring.changed()
             return after
@@ -152,7 +152,7 @@ async def _kept(ask: Ask) -> KeptKey:
     key_id = virtual_key.id_from(given)
     kept = None
     if key_id is not None:
-        kept = await _answered(ring.store.get(key_id, key_rights.account_seen(ask.actor)))
+        kept = await _answered(ring.store.get(key_id, key_rights.account_seen(ask.key)))
     if kept is None:
         raise Rejected(
             Failure(FailureKind.VIRTUAL_KEY_UNKNOWN, "There is no key with this id. Ids are in the list of keys.")
@@ -168,7 +168,7 @@ def _ring(ask: Ask) -> KeyRing:
 
 
 def _by(ask: Ask) -> str:
-    return "admin key" if ask.actor is None else ask.actor.id
+    return "admin key" if ask.key is None else ask.key.id
 
 
 def _refuse_meaningless(record: KeyRecord, said: Collection[str], budgets: BudgetTable, now: int) -> None:

@@ -8,6 +8,7 @@ from proxy.core.limiting import LimitClaim, LimitId, LimitStanding, account_limi
 from proxy.core.nearest import did_you_mean
 from proxy.edge.admin.endpoint import Ask
 from proxy.edge.admin.entry import bad
+from proxy.edge.admin.own import account_of
 from proxy.edge.admin.values import text
 from proxy.ports import StoreAway
 from proxy.terms import AccountId
@@ -17,8 +18,8 @@ RESET_AGAIN_S = 5.0
 
 async def listed(ask: Ask) -> dict[str, Any]:
     """The accounts and providers with limits, and the callers that this process has seen; or those of one account."""
-    account, limiter = text(ask.query, "account"), ask.runtime.limits
-    claims = _claims(ask.runtime.table.limits, None if account is None else AccountId(account))
+    account, limiter = account_of(ask.account, text(ask.query, "account")), ask.runtime.limits
+    claims = _claims(ask.runtime.table.limits, account)
     seen, standings = await limiter.look(tuple(claims))
     told = list(claims) if seen == "store" else [share(claim, limiter.workers) for claim in claims]
     return {

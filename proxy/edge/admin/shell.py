@@ -1,8 +1,9 @@
-"""The door of the admin API: nobody is let in but with the admin key, and everybody is told alike who is not.
+"""The door of the admin API: nobody is let in but with a key that may, and everybody is told alike who is not.
 
 A request is judged in this order, and what comes later is not looked at before: the key, the host, the path, the method,
-the role, the query, the body. So an answer without the key tells nothing of what there is, and no byte of a body is read.
-A right key is let in whatever wrong ones came from the same address before it.
+the role, the account, the query, the body. So an answer without the key tells nothing of what there is, and no byte of a
+body is read. A right key is let in whatever wrong ones came from the same address before it. What
+changes something (every method but GET) is in the audit log before it is done, and when it was refused; `record` does it.
 """
 
 import contextlib
@@ -16,7 +17,7 @@ from typing import Any, Final
 import orjson
 from aiohttp import web
 
-from proxy.core import error_body, redact
+from proxy.core import audit, error_body, redact
 from proxy.core.failure import Failure, FailureKind, Rejected
 from proxy.core.key_record import KeyRecord
 from proxy.core.key_rights import OPERATOR, Actor
@@ -27,11 +28,12 @@ from proxy.core.request_id import request_id
 from proxy.core.wrong_keys import WrongKeys, peer_of
 from proxy.edge.admin.endpoint import Ask, Endpoint, matching, methods
 from proxy.edge.admin.entry import body_of, query_of
+from proxy.edge.admin.record import Record, Who
 from proxy.edge.admin.table import ENDPOINTS
 from proxy.edge.downstream import AiohttpDownstream
 from proxy.phases.key_ring import KeyProblem, Refusal
 from proxy.phases.runtime import Runtime
-from proxy.ports import ClientGone
+from proxy.ports import AuditLog, ClientGone
 from proxy.terms import ExchangeId, Role
 
 _HEADERS: Final = (
@@ -59,10 +61,12 @@ _FOREIGN: Final = (
     "or add the name to PENSTOCK_ADMIN_HOSTS."
 )
 
-_BOUND: Final = "This takes the admin key. A virtual key is bound to its account, and may ask below /admin/keys alone."
+_EVERYBODYS: Final = (
+    "This concerns all accounts, and the key is bound to one. It takes the admin key, or a key without an account."
+)
 
-RoleOf = Callable[[str], Role | None]  # what the holder of a key may do; None: the key is nobody's
-ActorOf = Callable[[str], KeyRecord | Refusal]  # the virtual key that is presented
+RoleOf = Callable[[str], Role | None]  # what the holder of the admin key may do; None: the key is another
+KeyOf = Callable[[str], KeyRecord | Refusal]  # the virtual key that is presented
 
 
 class AdminKey:
@@ -98,20 +102,26 @@ class _Call:
 
 
 class Admin:
-    """``role_of`` None: there is no admin key, and everybody is told so. ``names``: host names that this server goes by.
+    """``role_of`` None: there is no admin key, and everybody is told so. ``names``: host names of this server.
 
-    ``actor_of`` None: no virtual key is let in.
+    To the holder of the admin key all accounts are their own; a virtual key is bound to its account, and where ``key_of`` is
+    None none is let in. `close` once no request comes any more.
     """
 
     def __init__(
         self,
         role_of: RoleOf | None,
+        audit_log: AuditLog,
+        wall: Callable[[], float],
         names: Collection[str] = (),
         endpoints: Sequence[Endpoint] = ENDPOINTS,
-        actor_of: ActorOf | None = None,
+        *,
+        key_of: KeyOf | None = None,
     ) -> None:
         self._role_of = role_of
-        self._actor_of = actor_of
+        self._key_of = key_of
+        self._audit = audit_log
+        self._record = Record(audit_log, wall)
         self._names = frozenset(name.lower() for name in names)
         self._endpoints = endpoints
         self._wrong = WrongKeys()
@@ -132,26 +142,52 @@ class Admin:
             await call.downstream.answer(status, headers, body)
         return call.downstream.response or web.Response(status=499)
 
+    async def close(self) -> None:
+        await self._record.close()
+
     async def _document(self, call: _Call) -> Mapping[str, Any]:
         """What the endpoint answers. Raises `Rejected`, `ClientGone`."""
-        role, actor = self._asker(call)
+        who, key = self._who(call)
         if not call.request.raw_path.isascii():
             raise _refusal(FailureKind.BAD_REQUEST, "The URL holds what is not ASCII; percent-encode it.")
         endpoint, steps = self._endpoint(call.request.method, call.path)
-        if role < endpoint.role:
-            needed = endpoint.role.name.lower()
-            raise _refusal(
-                FailureKind.ROLE_TOO_LOW, f"This takes the role {needed}, and the key has {role.name.lower()}."
-            )
-        if actor is not OPERATOR and not endpoint.bound:
-            raise _refusal(FailureKind.ROLE_TOO_LOW, _BOUND)
+        if endpoint.method == "GET":
+            return await endpoint.handler(await self._ask(call, who, key, endpoint, steps))
+        try:
+            ask = await self._ask(call, who, key, endpoint, steps)
+        except Rejected as rejected:
+            await self._record.refuse(who, endpoint, steps, rejected.failure, call.runtime.log)
+            raise
+        return await self._carried_out(call, who, endpoint, ask)
+
+    async def _ask(self, call: _Call, who: Who, key: Actor, endpoint: Endpoint, steps: Mapping[str, str]) -> Ask:
+        """Raises `Rejected`, `ClientGone`."""
+        if who.role < endpoint.role:
+            needed, has = endpoint.role.name.lower(), who.role.name.lower()
+            raise _refusal(FailureKind.ROLE_TOO_LOW, f"This takes the role {needed}, and the key has {has}.")
+        if who.account is not None and not endpoint.per_account:
+            raise _refusal(FailureKind.ROLE_TOO_LOW, _EVERYBODYS)
         query = query_of(call.query, endpoint)
         body = await body_of(call.downstream, endpoint)
-        if endpoint.method != "GET":
-            call.runtime.log.event("admin act", method=endpoint.method, endpoint=endpoint.path, id=call.id)
-        return await endpoint.handler(Ask(call.runtime, role, steps, query, body, actor))
+        return Ask(call.runtime, who.role, steps, query, body, who.actor, who.account, self._audit, key)
 
-    def _asker(self, call: _Call) -> tuple[Role, Actor]:
+    async def _carried_out(self, call: _Call, who: Who, endpoint: Endpoint, ask: Ask) -> Mapping[str, Any]:
+        """Do what changes something, between the two entries that say so."""
+        log = call.runtime.log
+        begun = await self._record.begin(who, endpoint, ask.steps, ask.body)
+        log.event("admin act", method=endpoint.method, endpoint=endpoint.path, id=call.id)
+        try:
+            answer = await endpoint.handler(ask)
+        except Rejected as rejected:
+            await self._record.end(begun, "refused", {"code": rejected.failure.row.code}, log)
+            raise
+        except BaseException as error:
+            await self._record.end(begun, "failed", {"error": type(error).__name__}, log)
+            raise
+        await self._record.end(begun, "done", audit.told(answer, endpoint.recorded), log)
+        return answer
+
+    def _who(self, call: _Call) -> tuple[Who, Actor]:
         """Who asks. Raises `Rejected` for everybody but the holder of a key, at a host that is ours."""
         presented = call.presented
         if self._role_of is None:
@@ -160,27 +196,31 @@ class Admin:
             raise _refusal(FailureKind.KEY_REFUSED, _REFUSED)
         if len(presented) > 1:
             raise _refusal(FailureKind.BAD_REQUEST, _TWO)
-        role, actor = self._role_of(presented[0]), OPERATOR
-        if role is None:
-            actor = self._actor(call)
-            role = actor.role
+        who, key = self._holder(call)
         if not is_own_host(call.request.headers.getall("host", []), self._names):
+            self._record.note(who, "key used at a foreign host", call.runtime.log)
             raise _refusal(FailureKind.FOREIGN_HOST, _FOREIGN)
         if presented[0] in call.request.raw_path:
+            self._record.note(who, "key sent in a URL", call.runtime.log)
             raise _refusal(FailureKind.BAD_REQUEST, _IN_URL)
-        return role, actor
+        self._record.note(who, "key used", call.runtime.log)
+        return who, key
 
-    def _actor(self, call: _Call) -> KeyRecord:
-        """The virtual key that asks. Raises `Rejected`."""
-        found = None if self._actor_of is None else self._actor_of(call.presented[0])
+    def _holder(self, call: _Call) -> tuple[Who, Actor]:
+        """Whose key it is. Raises `Rejected` where it is nobody's."""
+        presented, peer = call.presented[0], peer_of(call.request.remote or "")
+        role = None if self._role_of is None else self._role_of(presented)
+        if role is not None:
+            return Who(audit.ADMIN_KEY, role, None, peer, call.id), OPERATOR
+        found = None if self._key_of is None else self._key_of(presented)
         if isinstance(found, KeyRecord):
-            return found
+            return Who(f"key:{found.id}", found.role, found.account, peer, call.id), found
         if found is not None and found.problem is KeyProblem.UNAVAILABLE:
             raise Rejected(found.failure)
-        raise Rejected(self._wrong_key(call))
+        self._record.note(Who(audit.NOBODY, Role.USER, None, peer, call.id), "wrong admin key", call.runtime.log)
+        raise Rejected(self._wrong_key(call, peer))
 
-    def _wrong_key(self, call: _Call) -> Failure:
-        peer = peer_of(call.request.remote or "")
+    def _wrong_key(self, call: _Call, peer: str) -> Failure:
         wrong = self._wrong.add(peer, call.runtime.now())
         if not wrong.is_too_many:
             call.runtime.log.event("wrong admin key", peer=peer, id=call.id)

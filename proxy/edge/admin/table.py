@@ -6,7 +6,8 @@ as it was last agreed on.
 
 from typing import Final
 
-from proxy.edge.admin import analytics, breakers, budgets, cache, cache_warm, keys, ledger, limits, standing
+from proxy.edge import warm_up
+from proxy.edge.admin import analytics, audit, breakers, budgets, cache, cache_warm, keys, ledger, limits, standing
 from proxy.edge.admin.endpoint import Endpoint
 from proxy.terms import Role
 
@@ -17,25 +18,75 @@ ENDPOINTS: Final = (
         Role.VIEWER,
         analytics.forecast,
         query=frozenset({"horizon_days", "account"}),
+        per_account=True,
     ),
-    Endpoint("GET", "/admin/analytics/summary", Role.VIEWER, analytics.summary, query=frozenset({"days", "account"})),
-    Endpoint("GET", "/admin/breakers", Role.VIEWER, breakers.listed),
-    Endpoint("POST", "/admin/breakers/reset", Role.ADMIN, breakers.reset, members=frozenset({"target"})),
-    Endpoint("GET", "/admin/budgets", Role.VIEWER, budgets.listed, query=frozenset({"account"})),
+    Endpoint(
+        "GET",
+        "/admin/analytics/summary",
+        Role.VIEWER,
+        analytics.summary,
+        query=frozenset({"days", "account"}),
+        per_account=True,
+    ),
+    Endpoint("GET", "/admin/audit", Role.VIEWER, audit.entries, query=audit.QUERY, per_account=True),
+    Endpoint("GET", "/admin/breakers", Role.VIEWER, breakers.listed, per_account=True),
+    Endpoint(
+        "POST",
+        "/admin/breakers/reset",
+        Role.ADMIN,
+        breakers.reset,
+        members=frozenset({"target"}),
+        recorded=frozenset({"target", "reset"}),
+    ),
+    Endpoint("GET", "/admin/budgets", Role.VIEWER, budgets.listed, query=frozenset({"account"}), per_account=True),
     Endpoint("GET", "/admin/cache", Role.VIEWER, cache.shown),
-    Endpoint("POST", "/admin/cache/invalidate", Role.ADMIN, cache.invalidate, members=cache.MEMBERS),
-    Endpoint("POST", "/admin/cache/warm", Role.ADMIN, cache_warm.warm, members=cache_warm.MEMBERS),
+    Endpoint(
+        "POST",
+        "/admin/cache/invalidate",
+        Role.ADMIN,
+        cache.invalidate,
+        members=cache.MEMBERS,
+        recorded=cache.MEMBERS | {"invalidated", "selector"},
+        per_account=True,
+    ),
+    Endpoint(
+        "POST",
+        "/admin/cache/warm",
+        Role.ADMIN,
+        cache_warm.warm,
+        members=cache_warm.MEMBERS,
+        recorded=frozenset({"concurrency", *(one.value for one in warm_up.Outcome)}),
+    ),
     Endpoint("GET", "/admin/config", Role.VIEWER, standing.config),
-    Endpoint("GET", "/admin/keys", Role.VIEWER, keys.listed, query=keys.QUERY, bound=True),
-    Endpoint("POST", "/admin/keys", Role.ADMIN, keys.create, members=keys.CREATE, bound=True),
-    Endpoint("DELETE", "/admin/keys/{id}", Role.ADMIN, keys.revoke, bound=True),
-    Endpoint("GET", "/admin/keys/{id}", Role.VIEWER, keys.shown, bound=True),
-    Endpoint("PATCH", "/admin/keys/{id}", Role.ADMIN, keys.change, members=keys.CHANGE, bound=True),
-    Endpoint("POST", "/admin/keys/{id}/rotate", Role.ADMIN, keys.rotate, members=keys.ROTATE, bound=True),
-    Endpoint("GET", "/admin/ledger", Role.VIEWER, ledger.rows, query=ledger.QUERY),
-    Endpoint("GET", "/admin/ledger/{id}", Role.VIEWER, ledger.one),
-    Endpoint("GET", "/admin/limits", Role.VIEWER, limits.listed, query=frozenset({"account"})),
-    Endpoint("POST", "/admin/limits/reset", Role.ADMIN, limits.reset, members=frozenset({"subject"})),
-    Endpoint("GET", "/admin/providers", Role.VIEWER, standing.providers),
-    Endpoint("GET", "/admin/routes", Role.VIEWER, standing.routes),
+    Endpoint("GET", "/admin/keys", Role.VIEWER, keys.listed, query=keys.QUERY, per_account=True),
+    Endpoint(
+        "POST", "/admin/keys", Role.ADMIN, keys.create, members=keys.CREATE, recorded=keys.CREATE, per_account=True
+    ),
+    Endpoint("DELETE", "/admin/keys/{id}", Role.ADMIN, keys.revoke, per_account=True),
+    Endpoint("GET", "/admin/keys/{id}", Role.VIEWER, keys.shown, per_account=True),
+    Endpoint(
+        "PATCH",
+        "/admin/keys/{id}",
+        Role.ADMIN,
+        keys.change,
+        members=keys.CHANGE,
+        recorded=keys.CHANGE,
+        per_account=True,
+    ),
+    Endpoint(
+        *("POST", "/admin/keys/{id}/rotate", Role.ADMIN, keys.rotate),
+        members=keys.ROTATE,
+        recorded=keys.ROTATE,
+        per_account=True,
+    ),
+    Endpoint("GET", "/admin/ledger", Role.VIEWER, ledger.rows, query=ledger.QUERY, per_account=True),
+    Endpoint("GET", "/admin/ledger/{id}", Role.VIEWER, ledger.one, per_account=True),
+    Endpoint("GET", "/admin/limits", Role.VIEWER, limits.listed, query=frozenset({"account"}), per_account=True),
+    Endpoint(
+        *("POST", "/admin/limits/reset", Role.ADMIN, limits.reset),
+        members=frozenset({"subject"}),
+        recorded=frozenset({"subject"}),
+    ),
+    Endpoint("GET", "/admin/providers", Role.VIEWER, standing.providers, per_account=True),
+    Endpoint("GET", "/admin/routes", Role.VIEWER, standing.routes, per_account=True),
 )

@@ -100,7 +100,8 @@ _BOOKED: Final = f"SELECT seq, {_NAMES} FROM penstock_ledger WHERE {_WANTED} AND
 # Clients choose request ids, so a row's own id comes first.
 _ROW: Final = (
     f"SELECT {_NAMES} FROM penstock_ledger WHERE seq = coalesce("  # noqa: S608
-    "(SELECT seq FROM penstock_ledger WHERE id = $1), (SELECT max(seq) FROM penstock_ledger WHERE request_id = $1))"
+    "(SELECT seq FROM penstock_ledger WHERE id = $1 AND ($2::TEXT IS NULL OR account = $2)), "
+    "(SELECT max(seq) FROM penstock_ledger WHERE request_id = $1 AND ($2::TEXT IS NULL OR account = $2)))"
 )
 _NEWEST: Final = "SELECT coalesce(max(seq), 0) FROM penstock_ledger"
 _SPENT: Final[Mapping[Spender, str]] = {
@@ -152,9 +153,10 @@ class PostgresLedger:
                 await _add(connection, rollup.roll_up(new.values()))
         return len(new)
 
-    async def row(self, exchange_id: str) -> LedgerRow | None:
+    async def row(self, exchange_id: str, account: str | None = None) -> LedgerRow | None:
+        whose = None if account is None else storable(account)
         async with self._database.connection() as connection:
-            found = await connection.fetchrow(_ROW, storable(exchange_id))
+            found = await connection.fetchrow(_ROW, storable(exchange_id), whose)
         return None if found is None else row_from(dict(found))
 
     async def page(self, wanted: LedgerFilter, limit: int, after: Cursor | None = None) -> Page:

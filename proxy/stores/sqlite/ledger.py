@@ -83,7 +83,8 @@ _BOOKED: Final = (
 # Clients choose request ids, so a row's own id comes first.
 _ROW: Final = (
     f"SELECT {_NAMES} FROM ledger WHERE seq = coalesce("  # noqa: S608
-    "(SELECT seq FROM ledger WHERE id = :id), (SELECT max(seq) FROM ledger WHERE request_id = :id))"
+    "(SELECT seq FROM ledger WHERE id = :id AND (:account IS NULL OR account = :account)), "
+    "(SELECT max(seq) FROM ledger WHERE request_id = :id AND (:account IS NULL OR account = :account)))"
 )
 _NEWEST: Final = "SELECT coalesce(max(seq), 0) FROM ledger"
 _SPENT: Final[Mapping[Spender, str]] = {
@@ -140,8 +141,9 @@ class SqliteLedger:
     async def write(self, rows: Sequence[LedgerRow]) -> int:
         return await self._write(lambda connection: _write_rows(connection, rows))
 
-    async def row(self, exchange_id: str) -> LedgerRow | None:
-        return await self._read(lambda connection: _one_row(connection, storable(exchange_id)))
+    async def row(self, exchange_id: str, account: str | None = None) -> LedgerRow | None:
+        wanted = {"id": storable(exchange_id), "account": None if account is None else storable(account)}
+        return await self._read(lambda connection: _one_row(connection, wanted))
 
     async def page(self, wanted: LedgerFilter, limit: int, after: Cursor | None = None) -> Page:
         return await self._read(lambda connection: _page(connection, wanted, limit, after))
@@ -273,8 +275,8 @@ def _held(connection: sqlite3.Connection, keys: Mapping[Key, Measures] | Sequenc
     return {Key(*columns[:4]): rollup.from_columns(columns[4:]) for columns in found}
 
 
-def _one_row(connection: sqlite3.Connection, exchange_id: str) -> LedgerRow | None:
-    values = connection.execute(_ROW, {"id": exchange_id}).fetchone()
+def _one_row(connection: sqlite3.Connection, wanted: Mapping[str, str | None]) -> LedgerRow | None:
+    values = connection.execute(_ROW, wanted).fetchone()
     return None if values is None else _row(values)
 
 
