@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
-from urllib.parse import SplitResult, urlsplit
+
+from yarl import URL
 
 URL_CHARS_MAX: Final = 2048
 _VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^{}]*))?\}")
@@ -45,23 +46,23 @@ def refusal(url: str, *, allow_private: bool) -> str | None:
     if len(url) > URL_CHARS_MAX or not url.isascii() or not url.isprintable() or " " in url or "\\" in url:
         return f"expected a URL of at most {URL_CHARS_MAX} printable ASCII characters without spaces"
     try:
-        parts = urlsplit(url)
-        port = parts.port
+        parts = URL(url, encoded=True)  # as the client reads it: a second parser could find another host
+        host, port = parts.host, parts.explicit_port
     except ValueError:
         return "expected a URL such as https://api.example.com/v1: its host or port cannot be read"
-    if parts.scheme not in {"https", "http"} or not parts.hostname:
+    if parts.scheme not in {"https", "http"} or not host:
         return "expected a URL that begins with https:// or http:// and a host"
     if port == 0:
         return "port 0 is no port"
-    return _foreign_part(url, parts) or _host_refusal(parts.scheme, parts.hostname.rstrip("."), allow_private)
+    return _foreign_part(url, parts) or _host_refusal(parts.scheme, host.rstrip("."), allow_private)
 
 
-def _foreign_part(url: str, parts: SplitResult) -> str | None:
-    if "@" in parts.netloc:
+def _foreign_part(url: str, parts: URL) -> str | None:
+    if "@" in parts.raw_authority:
         return "a URL here has no user name or password. Name the credential with api_key: env:NAME"
     if "?" in url or "#" in url:
         return "a base URL has no query and no fragment"
-    if any(step in {".", ".."} for step in parts.path.replace("%2e", ".").replace("%2E", ".").split("/")):
+    if any(step in {".", ".."} for step in parts.raw_path.replace("%2e", ".").replace("%2E", ".").split("/")):
         return "a base URL has no '.' or '..' in its path"
     return None
 

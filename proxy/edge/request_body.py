@@ -12,6 +12,7 @@ from proxy.core.inflate import CodingError, Inflater, is_known
 from proxy.ports import BodyRefused, ClientGone
 
 PROGRESS_S: Final = 30.0  # a body that makes no progress for so long is given up
+PROGRESS_BYTES: Final = 1024  # one byte a second is none: it would take a year
 KEPT_BYTES: Final = 1024 * 1024  # of an upload, in memory; what is beyond goes to a file
 READ_BYTES: Final = 256 * 1024
 
@@ -27,8 +28,9 @@ async def whole(request: web.BaseRequest, bytes_max: int) -> bytes:
         return raw
     parts: list[bytes] = []
     total = 0
+    pace = _Pace()
     while not content.at_eof():
-        chunk = await _next(request)
+        chunk = await pace.next(request)
         if inflater is not None:
             chunk = _inflated(inflater, chunk, bytes_max - total)
         parts.append(chunk)
@@ -48,13 +50,14 @@ class Upload:
     Concurrency: of several readers one waits for the client, the others for it.
     """
 
-    __slots__ = ("_bytes_max", "_file", "_inflater", "_kept", "_lock", "_lost", "_request", "_total", "_whole")
+    __slots__ = ("_bytes_max", "_file", "_inflater", "_kept", "_lock", "_lost", "_pace", "_request", "_total", "_whole")
 
     def __init__(self, request: web.BaseRequest, bytes_max: int) -> None:
         self._inflater = _begin(request, bytes_max)
         self._request = request
         self._bytes_max = bytes_max
         self._lock = asyncio.Lock()
+        self._pace = _Pace()
         self._kept = bytearray()
         self._file: IO[bytes] | None = None
         self._lost = False
@@ -83,7 +86,7 @@ class Upload:
     async def _more(self) -> bytes:
         chunk = b""
         while not chunk and not self._request.content.at_eof():
-            chunk = await _next(self._request)
+            chunk = await self._pace.next(self._request)
             if self._inflater is not None:
                 chunk = _inflated(self._inflater, chunk, self._bytes_max - self._total)
         if not chunk:
@@ -144,18 +147,35 @@ def _begin(request: web.BaseRequest, bytes_max: int) -> Inflater | None:
     return Inflater(coding) if is_known(coding) else None
 
 
-async def _next(request: web.BaseRequest) -> bytes:
-    try:
-        async with asyncio.timeout(PROGRESS_S):
-            return await request.content.readany()
-    except TimeoutError:
-        raise BodyRefused(
-            FailureKind.REQUEST_TIMEOUT, f"The request body made no progress for {PROGRESS_S:.0f} s."
-        ) from None
-    except (web.HTTPException, web.RequestPayloadError) as error:
-        raise BodyRefused(FailureKind.BAD_REQUEST, f"The request body is broken: {error}.") from None
-    except ConnectionError as error:
-        raise ClientGone from error
+class _Pace:
+    """Reads a body, and knows how long it may still take to make progress. Only waiting for the client counts."""
+
+    __slots__ = ("_bytes", "_left_s")
+
+    def __init__(self) -> None:
+        self._left_s = PROGRESS_S
+        self._bytes = 0
+
+    async def next(self, request: web.BaseRequest) -> bytes:
+        """What has come, at least a byte but at the end. Raises `BodyRefused`, `ClientGone`."""
+        now = asyncio.get_running_loop().time
+        began = now()
+        try:
+            async with asyncio.timeout(self._left_s):
+                chunk: bytes = await request.content.readany()
+        except TimeoutError:
+            raise BodyRefused(
+                FailureKind.REQUEST_TIMEOUT, f"The request body made no progress for {PROGRESS_S:.0f} s."
+            ) from None
+        except (web.HTTPException, web.RequestPayloadError) as error:
+            raise BodyRefused(FailureKind.BAD_REQUEST, f"The request body is broken: {error}.") from None
+        except ConnectionError as error:
+            raise ClientGone from error
+        self._bytes += len(chunk)
+        self._left_s -= now() - began
+        if self._bytes >= PROGRESS_BYTES:
+            self._left_s, self._bytes = PROGRESS_S, 0
+        return chunk
 
 
 def _inflated(inflater: Inflater, chunk: bytes, bytes_max: int) -> bytes:

@@ -22,12 +22,13 @@ from proxy.core.redact import passwords_of
 from proxy.core.routing import RoutingTable
 from proxy.core.virtual_key import Peppers
 from proxy.edge.admin.shell import Admin, AdminKey
+from proxy.edge.connections import Connections
 from proxy.edge.health import Outlook
 from proxy.edge.protocol import HttpServer
 from proxy.edge.surface import Surface
 from proxy.phases.probe import Probe
 from proxy.ports import ExchangeLog, SecretStore, StoreUnusable
-from proxy.server import doors, own_secrets, sealed, trust
+from proxy.server import descriptors, doors, own_secrets, sealed, trust
 from proxy.server.audit import LifeRecord
 from proxy.server.build import BadStore, Stores, build_log, build_runtime
 from proxy.server.notify import READY, STOPPING, notify
@@ -105,6 +106,7 @@ class Service:
     _admin: Admin | None = None
     _life: LifeRecord | None = None
     _probing: asyncio.Task[None] | None = None
+    _connections: Connections | None = None
 
     async def start(self) -> None:
         """Open the socket. Raises `CannotServe`."""
@@ -139,6 +141,7 @@ class Service:
         probe = self._probe(self._upstream)
         outlook = Outlook({} if probe is None else probe.checks, self._stores.states, self._stores.outbox.state)
         surface = self._surface = Surface(runtime, admin if moved_to is None else None, outlook)
+        self._connections = Connections(descriptors.client_caps())
         self.port = self.admin_port = await self._open(surface.handle, self.options.port, "--port")
         if moved_to is not None:
             self.admin_port = await self._open(
@@ -204,6 +207,7 @@ class Service:
             handle,
             lambda reason: self.log.event("refused what is not HTTP", reason=reason),
             self.log.bug,
+            connections=self._connections,
             handler_cancellation=True,
             keepalive_timeout=KEEPALIVE_S,
             access_log=None,
@@ -232,6 +236,8 @@ class Service:
         if self._surface is not None:
             self.log.event("draining", exchanges=self._surface.running, seconds=self.options.drain_s)
             await self._surface.drain(self.options.drain_s)
+        if self._connections is not None:
+            asyncio.get_running_loop().call_later(2 * CLEANUP_S, self._connections.abort_all)
         for runner in self._runners:
             await runner.cleanup()
         for task in (self._probing, self._watching):
@@ -362,6 +368,7 @@ def run(
 ) -> None:
     """Serve in a new event loop until a signal comes. Raises `CannotServe`."""
     log = build_log()
+    descriptors.raise_limit()
     log.hide(secrets_of(settings))
     key = admin_key(settings, log)
     main = serve(Service(options, settings, table, log, announce, key, peppers(settings, log), known, log.hide))

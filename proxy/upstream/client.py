@@ -14,6 +14,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterator
 from typing import Any, Final
 
 import aiohttp
+from aiohttp.abc import AbstractResolver
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.client_reqrep import ClientRequest
 from aiohttp.connector import Connection
@@ -67,10 +68,11 @@ class _Connector(aiohttp.TCPConnector):
 
 
 class UpstreamClient:
-    """One per process and event loop. `close` when the process ends."""
+    """One per process and event loop. `close` when the process ends. ``names`` None: the system resolves names."""
 
-    def __init__(self, *, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, *, tls: ssl.SSLContext | None = None, names: AbstractResolver | None = None) -> None:
         self._tls = tls
+        self._names = names
         self._private_hosts: set[str] = set()
         self._lingering: set[aiohttp.ClientResponse] = set()  # over, their bodies' end not yet come
         self._pooled = self._session(force_close=False)
@@ -111,7 +113,7 @@ class UpstreamClient:
         if self._tls is not None:
             options["ssl"] = self._tls
         connector = _Connector(
-            limit=0, force_close=force_close, resolver=PublicResolver(self._private_hosts), **options
+            limit=0, force_close=force_close, resolver=PublicResolver(self._private_hosts, self._names), **options
         )
         return aiohttp.ClientSession(
             connector=connector,

@@ -133,9 +133,8 @@ async def test_everything_below_admin_is_behind_the_door(path: str, penstock: Ga
 
 @pytest.mark.parametrize(
     "path",
-    ["/administer", "/Admin/providers", "/%61dmin/providers", "//admin/providers", "/v1/../admin/providers",
-     "http://127.0.0.1/admin/providers"],
-)  # fmt: skip
+    ["/administer", "/Admin/providers", "/%61dmin/providers", "//admin/providers", "/v1/../admin/providers"],
+)
 async def test_what_only_looks_like_it_is_not_there(path: str, penstock: Gateway) -> None:
     for headers in ({}, WITH_KEY):
         answer = await ask(penstock.port, path, headers)

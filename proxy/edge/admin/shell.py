@@ -42,6 +42,8 @@ _HEADERS: Final = (
     ("cache-control", "no-store"),
     ("vary", "Authorization, x-api-key, api-key"),
     ("x-content-type-options", "nosniff"),
+    ("content-security-policy", "default-src 'none'; frame-ancestors 'none'"),
+    ("referrer-policy", "no-referrer"),
 )
 _OFF: Final = (
     "The admin API is off, because this process has no admin key; its log says why. "
