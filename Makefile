@@ -67,11 +67,13 @@ schema: install
 
 # Run it when a requirement changes.
 CLIENTS := openai-1 anthropic instructor langchain llama-cpp llama-index llm mistral pydantic-ai
+EXTRAS := otel sentry
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links
 lock: $(VENV)/.installed-dev
 	@$(LOCK) pyproject.toml requirements/build.in -o requirements/run.lock
 	@$(LOCK) --extra dev pyproject.toml requirements/build.in -c requirements/run.lock -o requirements/dev.lock
 	@$(LOCK) --extra postgres pyproject.toml -c requirements/run.lock -c requirements/dev.lock -o requirements/postgres.lock
+	@set -e; for extra in $(EXTRAS); do $(LOCK) --extra $$extra pyproject.toml -c requirements/run.lock -o requirements/$$extra.lock; done
 	@set -e; for client in $(CLIENTS) deploy; do $(LOCK) requirements/$$client.in -o requirements/$$client.lock; done
 
 clean:

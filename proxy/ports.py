@@ -15,6 +15,7 @@ from proxy.core.budget import AlertLevel, Audit, Book, BudgetLease, PayerId, Set
 from proxy.core.budget_words import BudgetAlert
 from proxy.core.cache_selector import Selector
 from proxy.core.cached_answer import CachedAnswer
+from proxy.core.event import EventKind
 from proxy.core.failure import FailureKind
 from proxy.core.key_record import KeyRecord
 from proxy.core.ledger import Booked, Cursor, Intent, LedgerFilter, LedgerRow, Page, Spender
@@ -22,6 +23,7 @@ from proxy.core.limiting import LimitClaim, LimitId, LimitLease, LimitSettlement
 from proxy.core.rollup import Measures
 from proxy.core.routing import Target
 from proxy.core.summary import Span, Summary
+from proxy.core.trace import TraceContext, TraceSpan
 from proxy.core.window import Window
 from proxy.terms import AccountId, CacheKey, ExchangeId, Generation, NanoUsd, VirtualKeyId
 
@@ -328,7 +330,92 @@ class ExchangeLog(Protocol):
 
     def bug(self, exchange_id: str, error: BaseException) -> None: ...
 
+    def hide(self, secrets: Iterable[str]) -> None:
+        """From now on these stand in no line, whoever wrote it."""
+        ...
+
     def close(self) -> None: ...
+
+
+class Meter(Protocol):
+    """Counts, for `/metrics`. Never blocks, never raises, keeps nothing of what it is told of."""
+
+    def exchange(self, row: LedgerRow, tried: Iterable[tuple[str, str]], overhead_s: float | None) -> None:
+        """An exchange is over. ``tried``: of each attempt the provider and how it went, in a word of the code's."""
+        ...
+
+    def refused(self, api: str, status: int, outcome: str) -> None:
+        """A request began no exchange that the books know of."""
+        ...
+
+    def limited(self, limit: str) -> None:
+        """A request was refused by a limit, named by a word of the code's."""
+        ...
+
+    def reloaded(self, *, ok: bool) -> None:
+        """The routes file was read again, and runs (or not)."""
+        ...
+
+
+class EventSink(Protocol):
+    """Told of what operators may want to hear of at once. Never blocks, never raises."""
+
+    def emit(self, kind: EventKind, **facts: str | int | float | bool | None) -> None:
+        """``facts`` go to everybody who may see how the process stands: no credential, no prompt."""
+        ...
+
+
+class EventFeed(EventSink, Protocol):
+    """An `EventSink` that can be listened to."""
+
+    def listen(self) -> "EventListener | None":
+        """From now on. None: too many listen already. Whoever listens must `close` it."""
+        ...
+
+
+class EventListener(Protocol):
+    """One who listens. What is not fetched in time is not kept for ever: then it ends, and ``dropped`` says so."""
+
+    @property
+    def dropped(self) -> bool: ...
+
+    async def next(self, within_s: float) -> "bytes | None":
+        """The next event as JSON; empty where there was none in time; None: there will be no more."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class EventBus(Protocol):
+    """Carries events between processes, none of them surely. Errors: `StoreAway` from `publish`."""
+
+    async def publish(self, event: bytes) -> None: ...
+
+    async def listen(self, told: Callable[[bytes | None], None]) -> None:
+        """Call `told` with every event, one's own too, until cancelled. None: some may have been missed."""
+        ...
+
+
+class Exposition(Protocol):
+    """What `/metrics` shows."""
+
+    async def page(self, accept: str) -> tuple[str, bytes]:
+        """Content type and text, as `Accept` asks for."""
+        ...
+
+
+class Tracer(Protocol):
+    """Takes spans that are over. Never blocks, never raises."""
+
+    def begin(self, traceparent: str | None) -> TraceContext:
+        """The span of an exchange: in its client's trace, or in one of its own. ``traceparent``: as the client sent it."""
+        ...
+
+    def span_id(self) -> int: ...
+
+    def ended(self, tell: Callable[[], Sequence[TraceSpan]]) -> None:
+        """``tell`` gives the spans of an exchange; it is called once, later, in another thread."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ import socket
 import struct
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +34,7 @@ class RecordingLog:
         self.exchanges: list[dict[str, Any]] = []
         self.bugs: list[BaseException] = []
         self.events: list[dict[str, object]] = []
+        self.hidden: set[str] = set()
 
     def exchange(self, tell: Callable[[], Mapping[str, object]]) -> None:
         self.exchanges.append(dict(tell()))
@@ -43,6 +44,9 @@ class RecordingLog:
 
     def event(self, message: str, **facts: object) -> None:
         self.events.append({"message": message, **facts})
+
+    def hide(self, secrets: Iterable[str]) -> None:
+        self.hidden = {*self.hidden, *secrets}
 
     def close(self) -> None:
         return
@@ -126,6 +130,7 @@ async def start_gateway(
     api_key: str | None = None,
     redis_url: str | None = None,
     database_url: str | None = None,
+    otlp_endpoint: str | None = None,
     data: Path | None = None,
     pepper: str | None = None,
     change: Callable[[RoutingTable], RoutingTable] = lambda table: table,
@@ -142,7 +147,9 @@ async def start_gateway(
     folder = None if data is not None else tempfile.TemporaryDirectory(prefix="penstock-", ignore_cleanup_errors=True)
     kept = data if folder is None else Path(folder.name)
     assert kept is not None
-    settings = Settings(data=kept, redis_url=redis_url, database_url=database_url, api_key=api_key)
+    settings = Settings(
+        data=kept, redis_url=redis_url, database_url=database_url, api_key=api_key, otlp_endpoint=otlp_endpoint
+    )
     service = Service(
         asked,
         settings,

@@ -28,6 +28,17 @@ from proxy.cli.options import config_option, settings
     type=click.IntRange(0, 65535),
     help="Serve /admin on a port of its own, and nowhere else.",
 )
+@click.option(
+    "--metrics-port",
+    show_default="PENSTOCK_METRICS_PORT, else none",
+    type=click.IntRange(0, 65535),
+    help="Serve /metrics on a port of its own too, without a key.",
+)
+@click.option(
+    "--metrics-host",
+    show_default="PENSTOCK_METRICS_HOST, else 127.0.0.1",
+    help="Address of that port. Whoever can reach it can read the metrics.",
+)
 @click.option("--demo", is_flag=True, help="Add the built-in simulator to every route, even if providers are active.")
 @click.option(
     "--drain",
@@ -37,7 +48,15 @@ from proxy.cli.options import config_option, settings
     help="How long running answers may take to finish after SIGTERM.",
 )
 def command(
-    *, config: Path, host: str | None, port: int | None, admin_port: int | None, demo: bool, drain: str
+    *,
+    config: Path,
+    host: str | None,
+    port: int | None,
+    admin_port: int | None,
+    metrics_port: int | None,
+    metrics_host: str | None,
+    demo: bool,
+    drain: str,
 ) -> None:
     """Serve the routes on one base URL.
 
@@ -85,6 +104,8 @@ def command(
         admin_port=environment.admin_port if admin_port is None else admin_port,
         admin_hosts=environment.admin_hosts,
         probe_every_s=PROBE_EVERY_S,
+        metrics_port=environment.metrics_port if metrics_port is None else metrics_port,
+        metrics_host=metrics_host or environment.metrics_host,
     )
     try:
         run(options, environment, table, lambda served, url: click.echo(announcement(served, url)), known=known)

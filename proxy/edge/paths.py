@@ -13,7 +13,7 @@ LIVE: Final = frozenset({"/livez", "/health/live", "/health/liveness", "/health/
 READY: Final = frozenset({"/readyz", "/health/ready", "/health/readiness"})
 MODELS: Final = re.compile(r"(?:/v1)?/models(?:/(.+))?")
 HEALTH: Final = "/health"
-ADMIN: Final = re.compile(r"/admin(?:/.*)?")
+ADMIN: Final = re.compile(r"/admin(?:/.*)?|/metrics")  # what the admin key opens
 PASSED_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
 
 # What two parsers could read differently does not go to a provider under its key: dots as segments, empty segments, and

@@ -15,6 +15,7 @@ from proxy.phases.clearance import Clearance, let_go
 from proxy.phases.exchange import Attempt, Exchange
 from proxy.phases.judge import Opening, judge, timeout_failure, wire_failure
 from proxy.phases.runtime import Runtime
+from proxy.phases.tracing import traced
 from proxy.phases.watchdog import Watchdog
 from proxy.ports import Fault, Reply
 from proxy.terms import Commitment
@@ -73,6 +74,7 @@ async def tried(x: Exchange, runtime: Runtime, plan: Plan, step: Step, record: A
     reply: Reply | None = None
     try:
         call, asked_usage = call_to(x, runtime, plan, step, record)
+        call = traced(call, x, runtime, record)
         x.usage_asked = asked_usage
         sent = await runtime.upstream.send(call)
         if isinstance(sent, Fault):

@@ -23,7 +23,8 @@ from typing import Final
 
 from proxy.core import breaker
 from proxy.core.breaker import Admission, Cause, Event, Policy, Record, Rejection, State, Subject
-from proxy.ports import NOTHING_STORED, BreakerStore, Change, ExchangeLog, Lease, StoreAway, Stored
+from proxy.core.event import EventKind
+from proxy.ports import NOTHING_STORED, BreakerStore, Change, EventSink, ExchangeLog, Lease, StoreAway, Stored
 
 SUBJECTS_MAX: Final = 2048
 DROPPED: Final = SUBJECTS_MAX // 8  # at once, so that a flood of new names is not sorted for each
@@ -67,12 +68,14 @@ class Breakers:
         wall: Callable[[], float],
         policy: Policy | None = None,
         *,
+        events: EventSink | None = None,
         poll_s: float = POLL_S,
         retry_s: float = RETRY_S,
     ) -> None:
         self.policy = policy or Policy()  # a reload may set another
         self._store = store
         self._log = log
+        self._events = events
         self._wall = wall
         self._poll_s = poll_s
         self._retry_s = retry_s
@@ -224,14 +227,19 @@ class Breakers:
         if breaker.tells(before, after):
             self._mark(subject)
             if before.generation != after.generation:
-                self._log.event(
-                    f"breaker {breaker.state(after, self.policy, now).value}",
-                    subject=subject,
-                    cause=after.cause.value,
-                    failures=after.failures,
-                    error=after.last_error,
-                    seconds=round(max(after.open_until - now, 0.0), 1),
-                )
+                self._tell(subject, after, now)
+
+    def _tell(self, subject: Subject, after: Record, now: float) -> None:
+        state = breaker.state(after, self.policy, now).value
+        cause, seconds = after.cause.value, round(max(after.open_until - now, 0.0), 1)
+        error = after.last_error
+        self._log.event(
+            f"breaker {state}", subject=subject, cause=cause, failures=after.failures, error=error, seconds=seconds
+        )
+        if self._events is not None:
+            self._events.emit(
+                EventKind.BREAKER, state=state, subject=subject, cause=cause, error=error, seconds=seconds
+            )
 
     def _learn(self, subject: Subject, stored: Stored) -> None:
         """Somebody else has found something out, or it is our own that comes back."""

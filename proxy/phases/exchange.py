@@ -15,6 +15,7 @@ from proxy.core.principal import ANYBODY, Principal
 from proxy.core.prompt import Prompt
 from proxy.core.routing import Plan, Target
 from proxy.core.splice import Body
+from proxy.core.trace import TraceContext
 from proxy.phases.budgets import FREE, Hold
 from proxy.phases.limits import Grant, LimitReached
 from proxy.phases.upload import Upload
@@ -47,7 +48,7 @@ class Attempt:
     """One try at one target. Units: monotonic seconds. ``failure`` None: it answered. ``passage``: see `gate`.
 
     ``credential`` is what is shown; None where the provider needs none. ``grant``: what it took of its provider's limits.
-    ``wasted_nanousd``: what it may have cost although it gave no answer.
+    ``wasted_nanousd``: what it may have cost although it gave no answer. ``span_id`` 0: nothing is traced.
     """
 
     target: Target
@@ -59,6 +60,7 @@ class Attempt:
     passage: tuple[tuple[Subject, Admission], ...] = ()
     grant: Grant | None = None
     wasted_nanousd: NanoUsd = NOTHING
+    span_id: int = 0
 
 
 @dataclass(slots=True)
@@ -119,6 +121,7 @@ class Exchange:
     overhead_s: float | None = None
     relayed_bytes: int = 0
     data_events: int = 0
+    trace: TraceContext | None = None
 
     @property
     def account(self) -> AccountId:

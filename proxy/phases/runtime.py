@@ -18,7 +18,7 @@ from proxy.phases.key_ring import KeyRing
 from proxy.phases.limits import Limiter
 from proxy.phases.recalls import Recalls
 from proxy.phases.watchdog import Ticker
-from proxy.ports import Books, CacheStore, ExchangeLog, Ledger, Upstream
+from proxy.ports import Books, CacheStore, EventFeed, ExchangeLog, Exposition, Ledger, Meter, Tracer, Upstream
 from proxy.terms import AccountId, CacheKey, RouteName, TargetName
 
 TERMS_MAX: Final = 2048  # kept in mind; clients can name targets
@@ -30,7 +30,10 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Runtime:
-    """Shapes: ``now`` monotonic seconds, ``wall`` Unix seconds. ``plain_targets``: learned to refuse `stream_options`."""
+    """Shapes: ``now`` monotonic seconds, ``wall`` Unix seconds. ``plain_targets``: learned to refuse `stream_options`.
+
+    Where ``meter``, ``exposition``, ``events`` or ``tracer`` is None, nothing is counted, shown, told or traced.
+    """
 
     table: RoutingTable
     upstream: Upstream
@@ -45,6 +48,10 @@ class Runtime:
     limits: Limiter
     door: Door
     keys: KeyRing | None = None  # None: this process keeps no virtual keys
+    meter: Meter | None = None
+    exposition: Exposition | None = None
+    events: EventFeed | None = None
+    tracer: Tracer | None = None
     ticker: Ticker = field(init=False)
     retry_budget: RetryBudget = field(init=False)
     rng: random.Random = field(default_factory=random.Random)

@@ -8,6 +8,7 @@ from proxy.phases.exchange import Exchange
 from proxy.phases.limits import Grant
 from proxy.phases.runtime import Runtime
 from proxy.phases.telling import outcome_of, tell
+from proxy.phases.tracing import trace
 from proxy.terms import TargetName
 
 
@@ -24,6 +25,8 @@ def settle(x: Exchange, runtime: Runtime) -> None:
         x.upload.close()
     x.body = x.prompt = None  # the log's record is made later, and must not keep 32 MiB alive until then
     tell(x, runtime, now, booked)
+    if booked is not None:
+        trace(x, runtime, now, booked)
 
 
 def _book(x: Exchange, runtime: Runtime, now: float) -> LedgerRow:

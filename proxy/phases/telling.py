@@ -1,4 +1,4 @@
-"""What the log is told of an exchange: one record, made later, so that nobody waits for it."""
+"""What is told of an exchange that is over: numbers at once; to the log one record, made later, so that nobody waits."""
 
 from functools import partial
 from typing import Any, Final
@@ -7,6 +7,7 @@ from proxy.core import redact
 from proxy.core.failure import Blame, FailureKind
 from proxy.core.ledger import LedgerRow, Outcome
 from proxy.phases.exchange import Exchange
+from proxy.phases.metering import count
 from proxy.phases.refuse import attempts_told
 from proxy.phases.runtime import Runtime
 from proxy.terms import Commitment
@@ -15,7 +16,8 @@ _ASKED_CHARS_MAX: Final = 128
 
 
 def tell(x: Exchange, runtime: Runtime, now: float, booked: LedgerRow | None = None) -> None:
-    """Tell the log. ``booked`` None: nothing was begun that the books would know of."""
+    """Tell the log and the meter. ``booked`` None: nothing was begun that the books would know of."""
+    count(x, runtime, outcome_of(x), booked)
     runtime.log.exchange(partial(_record, x, now, booked))
 
 

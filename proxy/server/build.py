@@ -7,10 +7,14 @@ import socket
 import sys
 import time
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TextIO
 from uuid import uuid4
 
+from proxy import __version__
+from proxy.core.budget_words import BudgetAlert
+from proxy.core.event import EventKind
 from proxy.core.routing import RoutingTable
 from proxy.core.virtual_key import Peppers
 from proxy.phases.breakers import Breakers
@@ -23,16 +27,20 @@ from proxy.ports import (
     BreakerStore,
     BudgetStore,
     CacheStore,
+    EventBus,
     ExchangeLog,
     KeyNews,
     LimitStore,
+    Meter,
     StoreAway,
     StoreState,
     StoreUnusable,
+    Tracer,
 )
 from proxy.server import audit, books, trust
 from proxy.server.journal import Journal
 from proxy.server.outbox import Outbox
+from proxy.server.redis_news import RedisNews
 from proxy.server.retention import retain
 from proxy.server.settings import Settings
 from proxy.server.spending import LedgerSpend
@@ -41,18 +49,63 @@ from proxy.stores.memory.budgets import MemoryBudgets
 from proxy.stores.memory.cache import MemoryCache
 from proxy.stores.memory.limits import MemoryLimits
 from proxy.telemetry.alerts import Alerts
+from proxy.telemetry.events import Events
+from proxy.telemetry.log_file import LogFile
 from proxy.telemetry.logs import Log
 from proxy.upstream.client import UpstreamClient
 
 if TYPE_CHECKING:
     from proxy.stores.redis.connection import RedisConnection
+    from proxy.telemetry.traces import Traces
 
 OPEN_S: Final = 2.0  # for the ledger at the start; afterwards rows wait for it in the journal
 REPLAY_S: Final = 0.5  # for what dead processes left, which goes on behind the first requests
 
 
-def build_log() -> Log:
-    return Log(sys.stdout if sys.stdout is not None else Path(os.devnull).open("w"))
+def build_log(settings: Settings | None = None) -> ExchangeLog:
+    """The log, and with SENTRY_DSN what reports bugs. Raises `BadLog`."""
+    log = Log(_log_stream(settings))
+    if settings is None or settings.sentry_dsn is None:
+        return log
+    if find_spec("sentry_sdk") is None:
+        log.event("bugs: SENTRY_DSN is set, but its package is not installed; install penstock[sentry]")
+        return log
+    from proxy.telemetry.bug_reports import BadDsn, BugReports  # noqa: PLC0415 - an extra
+
+    try:
+        return BugReports(log, settings.sentry_dsn, __version__)
+    except BadDsn as bad:
+        raise BadLog(f"SENTRY_DSN is none: {bad}. Copy it from the project's settings in Sentry.") from None
+
+
+def _log_stream(settings: Settings | None) -> TextIO | LogFile:
+    if settings is not None and settings.log is not None:
+        try:
+            return LogFile(settings.log, bytes_max=settings.log_bytes, files=settings.log_files)
+        except OSError as error:
+            raise BadLog(
+                f"PENSTOCK_LOG: {settings.log} cannot be written ({error.strerror}). "
+                "Name a file in a directory that this user may write to, or leave it at stdout."
+            ) from None
+    return sys.stdout if sys.stdout is not None else Path(os.devnull).open("w")
+
+
+def build_tracer(settings: Settings, log: ExchangeLog) -> "Traces | None":
+    """What takes spans, where OTEL_EXPORTER_OTLP_ENDPOINT is set. In the event loop."""
+    if settings.otlp_endpoint is None:
+        return None
+    if find_spec("opentelemetry") is None or find_spec("opentelemetry.sdk") is None:
+        log.event(
+            "traces: OTEL_EXPORTER_OTLP_ENDPOINT is set, but its packages are not installed; install penstock[otel]"
+        )
+        return None
+    from proxy.telemetry.traces import Traces  # noqa: PLC0415 - an extra
+
+    return Traces(settings.otlp_endpoint, __version__, log, random.Random())  # noqa: S311 - ids, no secrets
+
+
+class BadLog(Exception):  # noqa: N818 - a message for whoever set the variable
+    """The log cannot be written where it was asked for. The message names the variable."""
 
 
 class BadStore(Exception):  # noqa: N818 - a message for whoever set the variable
@@ -69,15 +122,19 @@ class Stores:
         self, settings: Settings, table: RoutingTable, log: ExchangeLog, peppers: Peppers | None = None
     ) -> None:
         """Raises `BadStore`: an address is none, or the journal cannot be written."""
-        self.redis = None if settings.redis_url is None else _redis(settings.redis_url)
-        self.breakers = Breakers(_breaker_store(self.redis), log, time.time, table.breaker)
+        worker = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
+        self.events = Events(log, time.time, worker)
+        news = RedisNews(log, self.events, time.time)
+        self.redis = None if settings.redis_url is None else _redis(settings.redis_url, told=news)
+        self.breakers = Breakers(_breaker_store(self.redis), log, time.time, table.breaker, events=self.events)
         try:
             self.ledger = books.ledger(settings)
             # Apart, so that a report that looks through a million rows does not stand before what a budget must know.
             self.reports = books.ledger(settings, read_only=True)
             self.keys = None if peppers is None else _key_ring(settings, table, log, peppers, self.redis)
             self.audit = audit.audit_log(settings)
-            self.outbox = Outbox(Journal(settings.data / books.JOURNAL, log), self.ledger, log)
+            journal = Journal(settings.data / books.JOURNAL, log)
+            self.outbox = Outbox(journal, self.ledger, log, events=self.events)
         except StoreUnusable as unusable:
             raise BadStore(str(unusable)) from None
         except OSError as error:
@@ -90,7 +147,7 @@ class Stores:
         self.budgets = Budgets(
             _budget_store(self.redis),
             LedgerSpend(self.ledger),
-            on_alert=self.alerts,
+            on_alert=self._alerted,
             log=log,
             wall=time.time,
             worker=worker,
@@ -105,6 +162,7 @@ class Stores:
         """Raises `BadStore` where a store is there and cannot be used; one that is away is waited for by nobody."""
         if self.redis is not None:
             await self.redis.start()
+        self.events.start(_event_bus(self.redis))
         await self.breakers.start()
         try:
             async with asyncio.timeout(OPEN_S):
@@ -151,19 +209,33 @@ class Stores:
         await self.ledger.close()
         await self.audit.close()
         await self.breakers.close()
+        await self.events.close()
         if self.redis is not None:
             await self.redis.close()
+
+    def _alerted(self, alert: BudgetAlert) -> None:
+        self.alerts(alert)
+        self.events.emit(
+            EventKind.BUDGET,
+            subject=alert.subject,
+            period=alert.period.value,
+            level=alert.level.name.lower(),
+            spent_nanousd=alert.spent_nanousd,
+            held_nanousd=alert.held_nanousd,
+            limit_nanousd=alert.limit_nanousd,
+            resets_at=alert.resets_at,
+        )
 
     def states(self) -> Mapping[str, StoreState]:
         return {} if self.redis is None else {"redis": self.redis.state}
 
 
-def _redis(url: str) -> "RedisConnection":
+def _redis(url: str, *, told: RedisNews) -> "RedisConnection":
     from proxy.stores.redis.address import BadRedisUrl  # noqa: PLC0415 - 0.3 s, for those who use it
     from proxy.stores.redis.connection import RedisConnection  # noqa: PLC0415
 
     try:
-        return RedisConnection(url)
+        return RedisConnection(url, told=told)
     except BadRedisUrl as bad:
         raise BadStore(str(bad)) from None
 
@@ -222,8 +294,23 @@ def _key_news(redis: "RedisConnection") -> KeyNews:
     return RedisKeyNews(redis)
 
 
+def _event_bus(redis: "RedisConnection | None") -> EventBus | None:
+    if redis is None:
+        return None
+    from proxy.stores.redis.events import RedisEvents  # noqa: PLC0415 - as above
+
+    return RedisEvents(redis)
+
+
 def build_runtime(
-    table: RoutingTable, upstream: UpstreamClient, log: ExchangeLog, stores: Stores, door: Door
+    table: RoutingTable,
+    upstream: UpstreamClient,
+    log: ExchangeLog,
+    stores: Stores,
+    door: Door,
+    *,
+    meter: Meter | None = None,
+    tracer: Tracer | None = None,
 ) -> Runtime:
     return Runtime(
         table=table,
@@ -239,4 +326,7 @@ def build_runtime(
         door=door,
         keys=stores.keys,
         limits=stores.limits,
+        meter=meter,
+        events=stores.events,
+        tracer=tracer,
     )

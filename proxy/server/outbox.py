@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from proxy.core.backoff import BackoffPolicy, delay
+from proxy.core.event import EventKind
 from proxy.core.ledger import Intent, LedgerRow
-from proxy.ports import BooksState, ExchangeLog, Ledger, StoreAway, StoreUnusable
+from proxy.ports import BooksState, EventSink, ExchangeLog, Ledger, StoreAway, StoreUnusable
 from proxy.server.estate import Estate, Foreign, claim
 from proxy.server.journal import Journal
 
@@ -53,7 +54,9 @@ class Outbox:
         scan_s: float = SCAN_S,
         backoff: BackoffPolicy = BACKOFF,
         now: Callable[[], float] = time.monotonic,
+        events: EventSink | None = None,
     ) -> None:
+        self._events = events
         self._journal = journal
         self._ledger = ledger
         self._log = log
@@ -264,9 +267,14 @@ class Outbox:
             if self._away_since is None:
                 self._away_since = self._now()
                 self._log.event("ledger: away, rows wait in the journal", error=self._error)
+                if self._events is not None:
+                    self._events.emit(EventKind.STORE, store="ledger", state="away", error=self._error)
             return None
         if self._away_since is not None:
-            self._log.event("ledger: back", away_s=round(self._now() - self._away_since, 3))
+            away_s = round(self._now() - self._away_since, 3)
+            self._log.event("ledger: back", away_s=away_s)
+            if self._events is not None:
+                self._events.emit(EventKind.STORE, store="ledger", state="back", away_s=away_s)
             self._away_since = self._error = None
         return new
 

@@ -8,10 +8,10 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from aiohttp import http_parser, web
 
@@ -23,19 +23,25 @@ from proxy.core.routing import RoutingTable
 from proxy.core.virtual_key import Peppers
 from proxy.edge.admin.shell import Admin, AdminKey
 from proxy.edge.connections import Connections
+from proxy.edge.gauges import gauges
 from proxy.edge.health import Outlook
+from proxy.edge.metrics_page import MetricsPage
 from proxy.edge.protocol import HttpServer
 from proxy.edge.surface import Surface
 from proxy.phases.probe import Probe
 from proxy.ports import ExchangeLog, SecretStore, StoreUnusable
 from proxy.server import descriptors, doors, own_secrets, sealed, trust
 from proxy.server.audit import LifeRecord
-from proxy.server.build import BadStore, Stores, build_log, build_runtime
+from proxy.server.build import BadLog, BadStore, Stores, build_log, build_runtime, build_tracer
 from proxy.server.notify import READY, STOPPING, notify
 from proxy.server.sealed_watch import SealedWatch
 from proxy.server.settings import Settings
 from proxy.simulator.server import Simulator
+from proxy.telemetry.metrics import Metrics
 from proxy.upstream.client import UpstreamClient
+
+if TYPE_CHECKING:
+    from proxy.telemetry.traces import Traces
 
 KEEPALIVE_S: Final = 75.0  # longer than the 60 s of common load balancers, so that they close first
 LINE_BYTES_MAX: Final = 4 * 1024
@@ -66,6 +72,8 @@ class Options:
     admin_port: int | None = None
     admin_hosts: tuple[str, ...] = ()
     probe_every_s: float | None = None  # None: providers are not probed
+    metrics_port: int | None = None  # for /metrics alone, without a key
+    metrics_host: str = "127.0.0.1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +88,9 @@ class Sealed:
 class Service:
     """A running server: what tests start and stop in their own loop, and `serve` until a signal comes.
 
-    ``admin_key`` None: there is none, and the admin API says so. ``port`` and ``admin_port`` are those that are open.
-    ``sealed`` None: the table stays as it is. ``hide`` is told what must stand in no line of the log.
+    ``admin_key`` None: there is none, and the admin API says so. The ports are those that are open. ``sealed`` None: the
+    table stays as it is. ``metrics`` is told of every table that
+    requests run on; ``page`` shows them.
     """
 
     options: Options
@@ -92,9 +101,12 @@ class Service:
     admin_key: AdminKey | None = None
     peppers: Peppers | None = None  # None: virtual keys are not kept
     sealed: Sealed | None = None
-    hide: Callable[[Iterable[str]], None] = lambda _: None
     port: int = 0
     admin_port: int = 0
+    metrics_port: int = 0
+    metrics: Metrics = field(default_factory=lambda: Metrics(__version__))
+    page: MetricsPage | None = None
+    _tracer: "Traces | None" = None
     _upstream: UpstreamClient | None = None
     _simulator: Simulator | None = None
     _demo_url: str = ""
@@ -121,7 +133,7 @@ class Service:
             self._simulator = Simulator()
             self._demo_url = await self._simulator.start()
             self.table = with_demo(self.table, self._demo_url)
-        self.hide(self._credentials())
+        self.log.hide(self._credentials())
         self._upstream = UpstreamClient()
         try:
             self._stores = Stores(self.settings, self.table, self.log, self.peppers)
@@ -129,7 +141,11 @@ class Service:
         except BadStore as bad:
             raise CannotServe(str(bad)) from None
         door = doors.door(self._stores.keys, self.admin_key, self.log, is_open=is_open)
-        runtime = build_runtime(self.table, self._upstream, self.log, self._stores, door)
+        self.metrics.follow(self.table)
+        self._tracer = build_tracer(self.settings, self.log)
+        runtime = build_runtime(
+            self.table, self._upstream, self.log, self._stores, door, meter=self.metrics, tracer=self._tracer
+        )
         admin = self._admin = Admin(
             None if self.admin_key is None else self.admin_key.role_of,
             self._stores.audit,
@@ -142,12 +158,16 @@ class Service:
         outlook = Outlook({} if probe is None else probe.checks, self._stores.states, self._stores.outbox.state)
         surface = self._surface = Surface(runtime, admin if moved_to is None else None, outlook)
         self._connections = Connections(descriptors.client_caps())
+        page = self.page = MetricsPage(self.metrics, lambda: gauges(surface.runtime, outlook, surface.running))
+        runtime.exposition = page
         self.port = self.admin_port = await self._open(surface.handle, self.options.port, "--port")
         if moved_to is not None:
             self.admin_port = await self._open(
                 lambda request: admin.handle(request, surface.runtime), moved_to, "--admin-port"
             )
             self.log.event("the admin API has a port of its own", port=self.admin_port)
+        if self.options.metrics_port is not None:
+            await self._open_metrics(page, self.options.metrics_port)
         if probe is not None:
             self._probing = asyncio.create_task(probe.run(surface.runtime.table.providers.values))
         if self.sealed is not None:
@@ -168,7 +188,7 @@ class Service:
                 known.table, vault
             )  # a provider that becomes active may need the price list
             self.table = with_demo(table, self._demo_url) if self._simulator is not None else table
-            self.hide(self._credentials())
+            self.log.hide(self._credentials())
             if self._surface is not None:
                 self._surface.runtime.take(self.table)
 
@@ -201,7 +221,17 @@ class Service:
         every_s = self.options.probe_every_s
         return None if every_s is None else Probe(upstream, time.monotonic, time.time, every_s=every_s)
 
-    async def _open(self, handle: Handle, port: int, flag: str) -> int:
+    async def _open_metrics(self, page: MetricsPage, port: int) -> None:
+        own_names_only = _is_loopback(self.options.metrics_host)
+        self.metrics_port = await self._open(
+            lambda request: page.handle(request, own_names_only=own_names_only),
+            port,
+            "--metrics-port",
+            self.options.metrics_host,
+        )
+        self.log.event("/metrics has a port of its own", host=self.options.metrics_host, port=self.metrics_port)
+
+    async def _open(self, handle: Handle, port: int, flag: str, host: str | None = None) -> int:
         """Serve on a port, and say which it is. ``flag`` names it in messages. Raises `CannotServe`."""
         server = HttpServer(
             handle,
@@ -221,7 +251,7 @@ class Service:
         runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=CLEANUP_S)
         self._runners.append(runner)
         await runner.setup()
-        listener = _listener(self.options.host, port, flag)
+        listener = _listener(host or self.options.host, port, flag)
         await web.SockSite(runner, listener, backlog=BACKLOG).start()
         opened: int = listener.getsockname()[1]
         return opened
@@ -233,6 +263,8 @@ class Service:
 
     async def stop(self) -> None:
         """Refuse what is new, let what runs finish within the drain time, close."""
+        if self._stores is not None:
+            self._stores.events.end()
         if self._surface is not None:
             self.log.event("draining", exchanges=self._surface.running, seconds=self.options.drain_s)
             await self._surface.drain(self.options.drain_s)
@@ -244,6 +276,17 @@ class Service:
             if task is not None:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
+        await self._close_stores()
+        if self._tracer is not None:
+            self._tracer.close()
+            self._tracer = None
+        if self._upstream is not None:
+            await self._upstream.close()
+        if self._simulator is not None:
+            await self._simulator.stop()
+
+    async def _close_stores(self) -> None:
+        """What is still to be written is written first."""
         if self._secrets is not None:
             await self._secrets.close()
         if self._admin is not None:
@@ -254,10 +297,6 @@ class Service:
         if self._stores is not None:
             await self._stores.close()
             self._stores = None
-        if self._upstream is not None:
-            await self._upstream.close()
-        if self._simulator is not None:
-            await self._simulator.stop()
 
     def hurry(self) -> None:
         """Whoever asks twice wants it at once."""
@@ -267,17 +306,18 @@ class Service:
 
 def refuse_open_bind(host: str) -> None:
     """Access is open to everyone who can connect, so only this machine may. Raises `CannotServe`."""
-    if host == "localhost":
-        return
-    try:
-        loopback = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = False
-    if not loopback:
+    if not _is_loopback(host):
         raise CannotServe(
             f"Refusing to listen on {host}: access is open (access.mode: open), so everyone who can reach it could spend "
             "with your provider keys. Ask for keys (access: {mode: keys}, or PENSTOCK_API_KEY), or listen on 127.0.0.1."
         )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _listener(host: str, port: int, flag: str) -> socket.socket:
@@ -367,11 +407,14 @@ def run(
     known: Sealed | None = None,
 ) -> None:
     """Serve in a new event loop until a signal comes. Raises `CannotServe`."""
-    log = build_log()
+    try:
+        log = build_log(settings)
+    except BadLog as bad:
+        raise CannotServe(str(bad)) from None
     descriptors.raise_limit()
     log.hide(secrets_of(settings))
     key = admin_key(settings, log)
-    main = serve(Service(options, settings, table, log, announce, key, peppers(settings, log), known, log.hide))
+    main = serve(Service(options, settings, table, log, announce, key, peppers(settings, log), known))
     if sys.platform != "win32":
         import uvloop  # noqa: PLC0415 - not on every platform
 

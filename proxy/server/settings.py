@@ -12,6 +12,8 @@ from typing import Any, Final
 from proxy.core import redact
 
 PORT: Final = 4020
+LOG_BYTES: Final = 100 * 1024 * 1024
+LOG_FILES: Final = 5
 
 
 class BadSettings(Exception):  # noqa: N818 - a message for the command line, which exits with it
@@ -39,6 +41,16 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(name.lower() for name in text.replace(",", " ").split())
 
 
+def _log(text: str) -> Path | None:
+    return None if text == "stdout" else Path(text)
+
+
+def _number(text: str) -> int:
+    if not text.isdecimal() or not text.isascii() or len(text) > 15:
+        raise ValueError("a whole number")
+    return int(text)
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """Each with the value that counts where its variable is unset. Secrets are those without a part in the repr."""
@@ -58,6 +70,13 @@ class Settings:
     pepper_previous: str | None = field(default=None, repr=False, metadata=_by("PENSTOCK_PEPPER_PREVIOUS", str))
     master_key: str | None = field(default=None, repr=False, metadata=_by("PENSTOCK_MASTER_KEY", str))
     master_key_previous: str | None = field(default=None, repr=False, metadata=_by("PENSTOCK_MASTER_KEY_PREVIOUS", str))
+    log: Path | None = field(default=None, metadata=_by("PENSTOCK_LOG", _log))
+    log_bytes: int = field(default=LOG_BYTES, metadata=_by("PENSTOCK_LOG_BYTES", _number))
+    log_files: int = field(default=LOG_FILES, metadata=_by("PENSTOCK_LOG_FILES", _number))
+    metrics_port: int | None = field(default=None, metadata=_by("PENSTOCK_METRICS_PORT", _port(None)))
+    metrics_host: str = field(default="127.0.0.1", metadata=_by("PENSTOCK_METRICS_HOST", str))
+    otlp_endpoint: str | None = field(default=None, repr=False, metadata=_by("OTEL_EXPORTER_OTLP_ENDPOINT", str))
+    sentry_dsn: str | None = field(default=None, repr=False, metadata=_by("SENTRY_DSN", str))
 
     @classmethod
     def of(cls, environ: Mapping[str, str]) -> "Settings":

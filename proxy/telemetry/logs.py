@@ -17,6 +17,7 @@ from typing import Any, Final, TextIO
 import orjson
 
 from proxy.core import redact
+from proxy.telemetry.log_file import LogFile
 
 FLUSH_S: Final = 0.05
 UNTOLD_MAX: Final = 16
@@ -26,16 +27,37 @@ CLOSE_S: Final = 1.0  # how long the last lines may take when the process ends
 _COLOURS: Final = {"ok": "32", "refused": "33", "client_cancelled": "33", "partial": "31", "failed": "31"}
 
 
-class Log:
-    """Writes to one stream. Made in the loop's thread; `close` flushes."""
+class _Stream:
+    """A descriptor that somebody else has opened."""
 
-    def __init__(self, stream: TextIO, *, readable: bool | None = None) -> None:
+    def __init__(self, stream: TextIO) -> None:
         self._descriptor = stream.fileno()
-        self._readable = stream.isatty() if readable is None else readable
+
+    def write(self, data: bytes) -> None:
+        left = data
+        while left:
+            try:
+                left = left[os.write(self._descriptor, left) :]
+            except BlockingIOError:
+                time.sleep(FLUSH_S)  # somebody made the stream non-blocking, and its reader is slow
+
+
+class Log:
+    """Writes to one stream, or to a file. Made in the loop's thread; `close` flushes."""
+
+    def __init__(self, stream: TextIO | LogFile, *, readable: bool | None = None) -> None:
+        if isinstance(stream, LogFile):
+            self._sink: LogFile | _Stream = stream
+            self._readable = bool(readable)
+        else:
+            self._sink = _Stream(stream)
+            self._readable = stream.isatty() if readable is None else readable
         self._untold: list[tuple[Callable[[], Mapping[str, object]], float]] = []
         self._lines: list[bytes] = []
         self._scheduled = False
         self._dropped = 0
+        self._lost = 0  # counted by the writer alone
+        self._lost_told = 0
         self._backlog = 0
         self._secrets: set[str] = set()
         self._hidden: tuple[str, ...] = ()  # replaced whole: the writer's thread reads it
@@ -99,23 +121,24 @@ class Log:
         if self._backlog > BACKLOG_BYTES_MAX:
             self._dropped += len(lines)
             return
-        if self._dropped:
-            lines.append(_json("warning", "event", {"message": "log lines dropped", "lines": self._dropped}))
-            self._dropped = 0
+        lost = self._lost
+        if self._dropped or lost > self._lost_told:
+            dropped = self._dropped + lost - self._lost_told
+            lines.append(_json("warning", "event", {"message": "log lines dropped", "lines": dropped}))
+            self._dropped, self._lost_told = 0, lost
         batch = b"\n".join([*lines, b""])
         self._backlog += len(batch)
         self._queue.put(batch)
 
     def _write(self) -> None:
         while (batch := self._queue.get()) is not None:
-            left = redact.body(batch, self._hidden, shapes=True)  # the last step: nothing comes behind it
-            while left:
-                try:
-                    left = left[os.write(self._descriptor, left) :]
-                except BlockingIOError:
-                    time.sleep(FLUSH_S)  # somebody made the stream non-blocking, and its reader is slow
-                except OSError:
-                    break  # nobody reads any more: nothing is left to be told to
+            try:
+                self._sink.write(
+                    redact.body(batch, self._hidden, shapes=True)
+                )  # the last step: nothing comes behind it
+            except OSError:
+                # Nobody reads any more, or the disk is full: what can be told when it can be is how much was lost.
+                self._lost += batch.count(b"\n")
             self._backlog -= len(batch)
 
 

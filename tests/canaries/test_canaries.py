@@ -63,7 +63,7 @@ class Stage:
         self.log = Log(self.stream)
         self.log.hide(secrets_of(settings))
         options = Options(Path("routes.yaml"), port=0, drain_s=0.2)
-        self.service = Service(options, settings, table, self.log, admin_key=AdminKey(ADMIN_KEY), hide=self.log.hide)
+        self.service = Service(options, settings, table, self.log, admin_key=AdminKey(ADMIN_KEY))
         await self.service.start()
 
     async def post(self, body: bytes, headers: dict[str, str], path: str = CHAT) -> Answer:

@@ -7,6 +7,7 @@ from proxy.core import cache_selector, tags
 from proxy.core import currency as currencies
 from proxy.core.cache_selector import Selector
 from proxy.core.currency import USD, figure
+from proxy.core.event import EventKind
 from proxy.core.failure import Failure, FailureKind, Rejected
 from proxy.core.glob import Glob
 from proxy.core.nearest import did_you_mean
@@ -71,6 +72,15 @@ async def invalidate(ask: Ask) -> dict[str, Any]:
     """Serve nothing any more of what all given members select. ``hint``: where the route is none of the table's."""
     selector = _selector(ask.body, ask.account)
     dropped = await _reached(ask.runtime.cache.invalidate(selector))
+    if ask.runtime.events is not None:
+        ask.runtime.events.emit(
+            EventKind.CACHE,
+            act="invalidated",
+            dropped=dropped,
+            route=selector.route,
+            tag=selector.tag,
+            account=selector.account,
+        )
     told: dict[str, Any] = {"invalidated": dropped, "selector": cache_selector.told(selector)}
     routes = ask.runtime.table.routes
     if selector.route is not None and selector.route not in routes:

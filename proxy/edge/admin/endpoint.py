@@ -1,6 +1,6 @@
 """What an admin endpoint is, and which one a request means."""
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
@@ -21,7 +21,7 @@ class Ask:
     ``query`` and ``body`` hold only names that the endpoint knows, each at most once; the values are the handler's to check.
     ``actor`` is who asks, as the audit log has it: `admin key`, or `key:<id>`. ``account``: the one whose rows alone the
     caller may see and change, None for all; what is another's is to be answered as what there is not. ``key``: the virtual
-    key that asks; the operator, who is bound by nothing.
+    key that asks; the operator, who is bound by nothing. ``accept``: the header, empty where there is none.
     """
 
     runtime: Runtime
@@ -33,10 +33,27 @@ class Ask:
     account: AccountId | None
     audit: AuditLog
     key: Actor = OPERATOR
+    accept: str = ""
 
 
-# Gives what JSON can hold, which is answered with 200; raises `Rejected` to refuse.
-Handler = Callable[[Ask], Awaitable[Mapping[str, Any]]]
+@dataclass(frozen=True, slots=True)
+class Page:
+    """An answer that is no JSON."""
+
+    content_type: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """An answer that goes on until ``parts`` end or the client leaves: server-sent events. ``close``: in any case, once."""
+
+    parts: AsyncIterator[bytes]
+    close: Callable[[], None]
+
+
+# Gives what JSON can hold, or one of the above, which is answered with 200; raises `Rejected` to refuse.
+Handler = Callable[[Ask], Awaitable[Mapping[str, Any] | Page | Feed]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ body is read. A right key is let in whatever wrong ones came from the same addre
 changes something (every method but GET) is in the audit log before it is done, and when it was refused; `record` does it.
 """
 
+import asyncio
 import contextlib
 import hashlib
 import hmac
@@ -26,7 +27,7 @@ from proxy.core.own_host import is_own_host
 from proxy.core.presented_keys import presented_keys
 from proxy.core.request_id import request_id
 from proxy.core.wrong_keys import WrongKeys, peer_of
-from proxy.edge.admin.endpoint import Ask, Endpoint, matching, methods
+from proxy.edge.admin.endpoint import Ask, Endpoint, Feed, Page, matching, methods
 from proxy.edge.admin.entry import body_of, query_of
 from proxy.edge.admin.record import Record, Who
 from proxy.edge.admin.table import ENDPOINTS
@@ -36,8 +37,9 @@ from proxy.phases.runtime import Runtime
 from proxy.ports import AuditLog, ClientGone
 from proxy.terms import ExchangeId, Role
 
+FEED_WRITE_S: Final = 30.0  # a client that takes nothing for so long is cut off
+_JSON: Final = "application/json"
 _HEADERS: Final = (
-    ("content-type", "application/json"),
     ("server", "penstock"),
     ("cache-control", "no-store"),
     ("vary", "Authorization, x-api-key, api-key"),
@@ -134,20 +136,28 @@ class Admin:
         call_id = request_id(request.headers.get("x-request-id"), runtime.rng, presented)
         call = _Call(request, runtime, presented, call_id, AiohttpDownstream(request))
         headers = [*_HEADERS, ("x-request-id", call_id)]
+        status, content_type = 200, _JSON
         with contextlib.suppress(ClientGone):
             try:
-                status, body = 200, orjson.dumps(await self._document(call))
+                answer = await self._answer(call)
+                if isinstance(answer, Feed):
+                    await _fed(call, answer, headers)
+                    return call.downstream.response or web.Response(status=499)
+                if isinstance(answer, Page):
+                    content_type, body = answer.content_type, answer.body
+                else:
+                    body = orjson.dumps(answer)
             except Rejected as rejected:
                 failure = rejected.failure
                 status, body = failure.status, _error(failure, call)
                 headers += self._headers_of(failure, call)
-            await call.downstream.answer(status, headers, body)
+            await call.downstream.answer(status, [("content-type", content_type), *headers], body)
         return call.downstream.response or web.Response(status=499)
 
     async def close(self) -> None:
         await self._record.close()
 
-    async def _document(self, call: _Call) -> Mapping[str, Any]:
+    async def _answer(self, call: _Call) -> Mapping[str, Any] | Page | Feed:
         """What the endpoint answers. Raises `Rejected`, `ClientGone`."""
         who, key = self._who(call)
         if not call.request.raw_path.isascii():
@@ -171,7 +181,8 @@ class Admin:
             raise _refusal(FailureKind.ROLE_TOO_LOW, _EVERYBODYS)
         query = query_of(call.query, endpoint)
         body = await body_of(call.downstream, endpoint)
-        return Ask(call.runtime, who.role, steps, query, body, who.actor, who.account, self._audit, key)
+        accept = call.request.headers.get("accept", "")
+        return Ask(call.runtime, who.role, steps, query, body, who.actor, who.account, self._audit, key, accept)
 
     async def _carried_out(self, call: _Call, who: Who, endpoint: Endpoint, ask: Ask) -> Mapping[str, Any]:
         """Do what changes something, between the two entries that say so."""
@@ -186,6 +197,7 @@ class Admin:
         except BaseException as error:
             await self._record.end(begun, "failed", {"error": type(error).__name__}, log)
             raise
+        assert isinstance(answer, Mapping)  # noqa: S101 - what changes something answers in JSON
         await self._record.end(begun, "done", audit.told(answer, endpoint.recorded), log)
         return answer
 
@@ -257,6 +269,25 @@ class Admin:
             case FailureKind.STORE_UNAVAILABLE if failure.retry_after_s is not None:
                 headers.append(("retry-after", str(math.ceil(failure.retry_after_s))))
         return headers
+
+
+async def _fed(call: _Call, feed: Feed, headers: Sequence[tuple[str, str]]) -> None:
+    """Send what comes, until its end. Raises `ClientGone`."""
+    downstream = call.downstream
+    given = [("content-type", "text/event-stream"), ("x-accel-buffering", "no"), *headers]
+    try:
+        if call.request.method == "HEAD":
+            await downstream.answer(200, given, b"")
+            return
+        await downstream.begin(200, given)
+        async for part in feed.parts:
+            async with asyncio.timeout(FEED_WRITE_S):
+                await downstream.write(part)
+        await downstream.end()
+    except TimeoutError:
+        downstream.abort()
+    finally:
+        feed.close()
 
 
 def _digest(text: str) -> bytes:

@@ -7,7 +7,20 @@ as it was last agreed on.
 from typing import Final
 
 from proxy.edge import warm_up
-from proxy.edge.admin import analytics, audit, breakers, budgets, cache, cache_warm, keys, ledger, limits, standing
+from proxy.edge.admin import (
+    analytics,
+    audit,
+    breakers,
+    budgets,
+    cache,
+    cache_warm,
+    events,
+    keys,
+    ledger,
+    limits,
+    metrics,
+    standing,
+)
 from proxy.edge.admin.endpoint import Endpoint
 from proxy.terms import Role
 
@@ -58,6 +71,7 @@ ENDPOINTS: Final = (
         recorded=frozenset({"concurrency", *(one.value for one in warm_up.Outcome)}),
     ),
     Endpoint("GET", "/admin/config", Role.VIEWER, standing.config),
+    Endpoint("GET", "/admin/events", Role.VIEWER, events.followed),
     Endpoint("GET", "/admin/keys", Role.VIEWER, keys.listed, query=keys.QUERY, per_account=True),
     Endpoint(
         "POST", "/admin/keys", Role.ADMIN, keys.create, members=keys.CREATE, recorded=keys.CREATE, per_account=True
@@ -89,4 +103,5 @@ ENDPOINTS: Final = (
     ),
     Endpoint("GET", "/admin/providers", Role.VIEWER, standing.providers, per_account=True),
     Endpoint("GET", "/admin/routes", Role.VIEWER, standing.routes, per_account=True),
+    Endpoint("GET", "/metrics", Role.VIEWER, metrics.shown),
 )

@@ -69,8 +69,12 @@ class RedisConnection:
         wall: Callable[[], float] = time.time,
         deadline_s: float = DEADLINE_S,
         probe_s: float = PROBE_S,
+        told: Callable[[StoreState], None] | None = None,
     ) -> None:
-        """Raises `BadRedisUrl`. ``prefix`` keeps the keys of several installations on one server apart."""
+        """Raises `BadRedisUrl`. ``prefix`` keeps the keys of several installations on one server apart.
+
+        ``told`` is called whenever Redis goes away or is back, in the event loop, and must not raise.
+        """
         self._address = addresses.parse(url)
         self._prefix = prefix
         self._wall = wall
@@ -81,6 +85,7 @@ class RedisConnection:
         self._up.set()
         self._probing: asyncio.Task[None] | None = None
         self._probed_at = float("-inf")
+        self._told = told
 
     @property
     def state(self) -> StoreState:
@@ -181,6 +186,7 @@ class RedisConnection:
 
     def _go_down(self) -> None:
         self._up.clear()
+        self._tell()
         self._probing = asyncio.get_running_loop().create_task(self._probe())
 
     async def _probe(self) -> None:
@@ -196,8 +202,13 @@ class RedisConnection:
             if error is None:
                 self._guard.recovered()
                 self._up.set()
+                self._tell()
             else:
                 self._guard.last_error = error
+
+    def _tell(self) -> None:
+        if self._told is not None:
+            self._told(self.state)
 
     async def _tried(self) -> str | None:
         """Open a connection and write something in time. None, and the connection is kept; or what went wrong."""

@@ -281,6 +281,20 @@ async def test_stopped_and_started_again(own_valkey: Valkey) -> None:
         assert await connection.run(COUNT, ["k"], []) == 1
 
 
+async def test_who_wants_to_know_is_told_once_of_each_change(own_valkey: Valkey) -> None:
+    told: list[bool] = []
+    own_valkey.stop()
+    async with connected(own_valkey.url, told=lambda state: told.append(state.up)) as connection:
+        assert told == [False]
+        own_valkey.start()
+        await answers(connection)
+        assert told == [False, True]
+        own_valkey.stop()
+        for _ in range(8):
+            await away(connection, "PING")
+        assert told == [False, True, False]
+
+
 async def test_restarted_between_two_operations_costs_none(own_valkey: Valkey) -> None:
     async with connected(own_valkey.url) as connection:
         await asyncio.gather(*(connection.call("PING") for _ in range(8)))
