@@ -188,12 +188,20 @@ def test_every_code_of_the_failure_table_is_documented() -> None:
 
 def test_the_readme_shows_the_line_that_start_up_prints() -> None:
     table = parse("routes: {general: {tiers: [ollama/m]}}", "routes.yaml", {"OLLAMA_URL": "http://localhost:1"})
-    printed = announcement(table, "http://127.0.0.1:4020/v1")
+    printed = announcement(table, "http://127.0.0.1:4020/v1", is_open=True)
     (curl,) = re.findall(r"curl -sN .*?\}'", printed)
     readme = re.sub(r"\s*\\\n\s*", " ", (ROOT / "README.md").read_text())
     assert curl in readme
     assert "export OPENAI_BASE_URL=http://127.0.0.1:4020/v1 OPENAI_API_KEY=anything" in readme
     assert "export OPENAI_BASE_URL=http://127.0.0.1:4020/v1 OPENAI_API_KEY=anything" in printed
+
+
+def test_where_keys_are_wanted_the_printed_line_shows_one() -> None:
+    table = parse("access: {mode: keys}\nroutes: {general: {tiers: [ollama/m]}}", "routes.yaml", {})
+    printed = announcement(table, "http://127.0.0.1:4020/v1", is_open=False)
+    assert """/chat/completions -H "authorization: Bearer $OPENAI_API_KEY" -H 'content-type""" in printed
+    assert "export OPENAI_API_KEY=$(penstock keys create first)" in printed
+    assert "anything" not in printed
 
 
 def test_the_example_of_the_conversion_is_what_the_command_prints(

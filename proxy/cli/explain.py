@@ -47,8 +47,9 @@ def command(route: str, api: str, account: str, config: Path, as_json: bool) -> 
     With what each charges, the most that a request may cost there, the output cap that a request without one gets, and
     who pays. ROUTE is anything that a request may name as its model. Exit code 1 if no target could serve it.
     """
-    table = loaded(config).of(AccountId(account))
-    if all(provider.inactive is not None for provider in table.providers.values()):
+    served = loaded(config)
+    table = served.of(AccountId(account))
+    if not served.is_active:
         from proxy.config.resolve import with_demo  # noqa: PLC0415 - not for --help
 
         table = with_demo(table, "http://127.0.0.1/v1")  # as `penstock serve` does then

@@ -94,7 +94,8 @@ def command(
         sys.exit(1)
     known = Sealed(vault, lambda found: with_price_list(plan.table(found)))
     table = known.table(vault)
-    demo = demo or all(provider.inactive is not None for provider in table.providers.values())
+    demo = demo or not table.is_active
+    is_open = table.open_access and environment.api_key is None
     options = Options(
         config,
         host=host or environment.host,
@@ -108,7 +109,13 @@ def command(
         metrics_host=metrics_host or environment.metrics_host,
     )
     try:
-        run(options, environment, table, lambda served, url: click.echo(announcement(served, url)), known=known)
+        run(
+            options,
+            environment,
+            table,
+            lambda served, url: click.echo(announcement(served, url, is_open=is_open)),
+            known=known,
+        )
     except CannotServe as error:
         click.echo(f"penstock: {error}", err=True)
         sys.exit(1)

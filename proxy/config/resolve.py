@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import orjson
@@ -51,7 +52,7 @@ class Blueprint:
     @property
     def names_sealed(self) -> bool:
         """Whether some provider's `api_key` refers to a sealed secret."""
-        named = chain.from_iterable(entry.api_key or () for entry in self.file.providers.values())
+        named = chain.from_iterable(entry.api_key or () for _, entry in _every_provider(self.file))
         return any(reference.startswith(SEALED) for reference in named)
 
 
@@ -125,12 +126,17 @@ def _table(
 ) -> RoutingTable:
     views = {
         AccountId(name): replace(
-            _of_all(_as_seen_by(account, file), environ, listening, vault), account=AccountId(name)
+            _of_all(_as_seen_by(account, file), environ, listening, vault, _owners(AccountId(name), account)),
+            account=AccountId(name),
         )
         for name, account in file.accounts.items()
         if account.routes or account.providers
     }
     return replace(_of_all(file, environ, listening, vault), views=views)
+
+
+def _owners(account: AccountId, entry: schema.Account) -> dict[ProviderId, AccountId]:
+    return dict.fromkeys(map(ProviderId, entry.providers), account)
 
 
 def _as_seen_by(account: schema.Account, file: schema.File) -> schema.File:
@@ -143,8 +149,13 @@ def _as_seen_by(account: schema.Account, file: schema.File) -> schema.File:
 
 
 def _of_all(
-    file: schema.File, environ: Mapping[str, str], listening: frozenset[ProviderId], vault: Vault
+    file: schema.File,
+    environ: Mapping[str, str],
+    listening: frozenset[ProviderId],
+    vault: Vault,
+    owners: Mapping[ProviderId, AccountId] = MappingProxyType({}),
 ) -> RoutingTable:
+    """``owners``: of providers that an account has for itself, or something of them."""
     entries = {ProviderId(name): entry for name, entry in file.providers.items()}
     absent = schema.ProviderEntry()
     around = _Around(environ, listening, vault, file.defaults.on_disconnect)
@@ -152,6 +163,7 @@ def _of_all(
         provider_id: _provider(provider_id, entries.get(provider_id, absent), around)
         for provider_id in dict.fromkeys((*CATALOGUE, *entries))
     }
+    providers |= {name: replace(providers[name], owner=owner) for name, owner in owners.items()}
     defaults = _timeouts(Timeouts(), file.defaults.timeouts)
     retry = _retry(RetryPolicy(), file.defaults.retry)
     routes = {

@@ -41,7 +41,7 @@ from types import MappingProxyType
 from typing import Any, Final, NewType
 
 from proxy.core.failure import Tally
-from proxy.terms import ProviderId, TargetName
+from proxy.terms import AccountId, ProviderId, TargetName
 
 Subject = NewType("Subject", str)
 
@@ -154,8 +154,15 @@ UNKNOWN: Final = Record()  # a subject that nothing is known of
 PASS: Final = Admission(UNKNOWN.generation)
 
 
-def target_subject(target: TargetName) -> Subject:
-    return Subject(target)
+def target_subject(target: TargetName, owner: AccountId | None = None) -> Subject:
+    """``owner``: the account that asks it with what is its own. How that fares says nothing of it to others."""
+    return Subject(target if owner is None else f"{owner}:{target}")
+
+
+def owner_of(subject: Subject) -> AccountId | None:
+    """The account that alone is concerned, of a target's subject; None: everybody is."""
+    owner, colon, _ = subject.partition("/")[0].rpartition(":")
+    return AccountId(owner) if colon else None
 
 
 def credential_subject(provider: ProviderId, credential: str) -> Subject:

@@ -50,6 +50,7 @@ class Provider:
     ``credentials`` are tried in turn where the provider refuses one; empty where it needs none. ``inactive`` says in words
     why it cannot serve now; None means that it can. ``key_vars`` are the environment variables that may hold credentials.
     ``retired_apis`` says what to use instead of an API that it gave up.
+    ``owner`` is the account that has it for itself, or something of it, such as a credential; None: it is everybody's.
     """
 
     id: ProviderId
@@ -69,6 +70,7 @@ class Provider:
     retired_apis: Mapping[Api, str] = field(default_factory=dict)
     drains: bool = False  # an answer is read to its end although its client has left
     chat_output_cap: str = "max_tokens"  # what it calls the output cap of a chat
+    owner: AccountId | None = None
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -227,12 +229,24 @@ class RoutingTable:
     def __post_init__(self) -> None:
         object.__setattr__(self, "patterns", patterns(self.models))
         drains = any(one.drains for one in self.providers.values()) or any(one.drains for one in self.routes.values())
-        object.__setattr__(self, "may_outlive", drains)
+        object.__setattr__(self, "may_outlive", drains or any(view.may_outlive for view in self.views.values()))
         object.__setattr__(self, "planned", {})
 
     def of(self, account: AccountId) -> "RoutingTable":
         """The table by which an account's requests are routed: its own, or this one."""
         return self.views.get(account, self)
+
+    @property
+    def all_providers(self) -> Iterator[Provider]:
+        """Its own, and then those that accounts have for themselves; an id may stand there more than once."""
+        yield from self.providers.values()
+        for view in self.views.values():
+            yield from (one for one in view.providers.values() if one.owner is not None)
+
+    @property
+    def is_active(self) -> bool:
+        """Whether some provider could serve somebody."""
+        return any(one.inactive is None for one in self.all_providers)
 
 
 class _Ask(NamedTuple):

@@ -35,7 +35,7 @@ def health_body(runtime: Runtime, outlook: Outlook, *, strict: bool) -> tuple[in
         provider.id: _provider(provider, outlook.checks.get(provider.id), views)
         for provider in runtime.table.providers.values()
     }
-    status = _status(runtime, providers, views)
+    status = _status(runtime.table, providers, views)
     ok = status == "ok" or (status == "degraded" and not strict)
     stores = {name: {"state": "up" if store.up else "away"} for name, store in outlook.stores().items()}
     told = {"status": status, "providers": providers, "stores": stores, **_money(runtime, outlook)}
@@ -81,14 +81,19 @@ def _worst(shut: list[View]) -> State:
     return State.HALF_OPEN if shut else State.CLOSED
 
 
-def _status(runtime: Runtime, providers: Mapping[ProviderId, Mapping[str, Any]], views: Mapping[Subject, View]) -> str:
+def _status(
+    table: RoutingTable, providers: Mapping[ProviderId, Mapping[str, Any]], views: Mapping[Subject, View]
+) -> str:
+    """Providers that accounts have for themselves are told to nobody here, and count where they could serve."""
     active = [told for told in providers.values() if told["state"] == "active"]
-    if not active:
+    if not table.is_active:
         return "unconfigured"
     healthy = {provider_id for provider_id, told in providers.items() if told.get("healthy")}
-    targets = _targets(runtime.table)
+    targets = _targets(table)
     can = any(target.provider.id in healthy and not _is_open(target, views) for target in targets)
-    if not (can if targets else healthy):
+    own = [target for view in table.views.values() for target in _targets(view) if target.provider.owner is not None]
+    can = can or any(_provider(one.provider, None, views)["healthy"] and not _is_open(one, views) for one in own)
+    if not (can if targets or own else healthy or not active):
         return "down"
     return "ok" if len(healthy) == len(active) else "degraded"
 
@@ -100,5 +105,5 @@ def _targets(table: RoutingTable) -> list[Target]:
 
 
 def _is_open(target: Target, views: Mapping[Subject, View]) -> bool:
-    view = views.get(target_subject(target.name))
+    view = views.get(target_subject(target.name, target.provider.owner))
     return view is not None and view.state is State.OPEN

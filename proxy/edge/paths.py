@@ -16,10 +16,10 @@ HEALTH: Final = "/health"
 ADMIN: Final = re.compile(r"/admin(?:/.*)?|/metrics")  # what the admin key opens
 PASSED_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
 
-# What two parsers could read differently does not go to a provider under its key: dots as segments, empty segments, and
-# anything but plain characters in percent form.
+# What two parsers could read differently does not go to a provider under its key: dots as segments, empty segments, and in
+# percent form a slash, a control, or what needs none: %63hat/completions is the path of a chat to whoever decodes it first.
 _PASSED: Final = re.compile(
-    r"/v1(?:/(?!\.{1,2}(?:[/?]|$))(?:[A-Za-z0-9._~:@!$&'()*+,;=-]|%(?!2[eEfF]|5[cC]|[01]|7[fF])[0-9A-Fa-f]{2})+)+"
+    r"/v1(?:/(?!\.{1,2}(?:[/?]|$))(?:[A-Za-z0-9._~:@!$&'()*+,;=-]|%(?!2[d-fD-F]|3\d|[46][1-9a-fA-F]|[57][0-9aA]|5[cCfF]|7[eEfF]|[01])[0-9A-Fa-f]{2})+)+"
     r"(?:\?[\x21-\x22\x24-\x7e]*)?"
 )
 

@@ -15,6 +15,7 @@ from aiohttp import web
 from proxy.core import redact
 from proxy.core.failure import Failure, FailureKind, Rejected
 from proxy.core.nearest import did_you_mean
+from proxy.core.presented_keys import CARRIERS
 from proxy.core.request_id import new_id, request_id
 from proxy.edge import cors, paths
 from proxy.edge.admin.shell import Admin
@@ -178,7 +179,11 @@ class Surface:
         name = unquote(match.group(1) or "") if match is not None else ""
         body = model_body(table, principal, name) if name else models_body(table, principal)
         if body is not None:
-            return self._json(request, 200, body)
+            told = self._json(request, 200, body)
+            if not self.runtime.door.is_open:  # another key is told something else
+                told.headers["cache-control"] = "no-store"
+                told.headers["vary"] = ", ".join((*filter(None, (told.headers.get("vary"),)), *CARRIERS))
+            return told
         near = did_you_mean(name, [known for known, _ in usable(table, principal)])
         message = f"The model '{redact.cut(name, 80)}' is not served here.{near} GET /v1/models lists what is."
         return await self._refuse(request, Api.CHAT, Failure(FailureKind.MODEL_UNKNOWN, message, param="model"))

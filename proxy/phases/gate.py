@@ -40,7 +40,7 @@ async def admitted(x: Exchange, runtime: Runtime, target: Target) -> Admitted | 
         credentials = target.provider.credentials
         return Admitted(UNHINDERED, credentials[0] if credentials else None)
     now = runtime.wall()
-    own = await _admitted(runtime, breaker.target_subject(target.name), now)
+    own = await _admitted(runtime, breaker.target_subject(target.name, target.provider.owner), now)
     if isinstance(own, Rejection):
         return own
     if not target.provider.credentials:
@@ -79,7 +79,7 @@ def _not_refused(x: Exchange, target: Target) -> Iterator[Credential]:
 
 def _subjects(attempt: Attempt) -> tuple[Subject, ...]:
     provider, credential = attempt.target.provider, attempt.credential
-    own = breaker.target_subject(attempt.target.name)
+    own = breaker.target_subject(attempt.target.name, provider.owner)
     return (own,) if credential is None else (own, breaker.credential_subject(provider.id, credential.value))
 
 

@@ -30,6 +30,7 @@ from proxy.terms import Api, CacheKey, Commitment, Generation, RouteName
 
 TRIES: Final = 2  # as a follower of somebody who fails; after those the failure is told
 _ROUNDS_MAX: Final = 32  # of following those who leave before they have asked
+_MONEY: Final = (FailureKind.BUDGET_EXCEEDED, FailureKind.BUDGET_UNAVAILABLE)
 _NEVER: Final = frozenset({Api.COUNT_TOKENS, Api.PASSTHROUGH, Api.IMAGE_EDITS, Api.TRANSCRIPTIONS, Api.TRANSLATIONS})
 
 
@@ -116,6 +117,8 @@ class Recall:
                 failure = await self._wait_here(flight)
             if flight.is_left and self.runtime.now() < x.total_at:
                 continue
+            if failure is not None and self._is_anothers(failure, flight):
+                continue
             failures += 1
             if failure is not None and (failures == TRIES or self._is_final(failure)):
                 raise Rejected(failure)
@@ -129,6 +132,10 @@ class Recall:
         if failure.kind is FailureKind.SHUTTING_DOWN or self.runtime.now() >= self.x.total_at:
             return True
         return failure.row.blame is Blame.CLIENT or failure.as_it_came
+
+    def _is_anothers(self, failure: Failure, flight: Flight) -> bool:
+        """Whether a flight was refused for a budget of its leader's virtual key, which says nothing of this caller's."""
+        return failure.kind in _MONEY and flight.leader.principal.payers != self.x.principal.payers
 
     async def _fetched_elsewhere(self, flight: Flight) -> bool:
         """Wait for another instance that is at it, if one is. The flight is known here meanwhile: one asks for all."""

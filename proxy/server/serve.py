@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -19,7 +19,7 @@ from proxy import __version__
 from proxy.config.resolve import with_demo
 from proxy.core.credential import Vault
 from proxy.core.redact import passwords_of
-from proxy.core.routing import RoutingTable
+from proxy.core.routing import Provider, RoutingTable
 from proxy.core.virtual_key import Peppers
 from proxy.edge.admin.shell import Admin, AdminKey
 from proxy.edge.connections import Connections
@@ -169,7 +169,7 @@ class Service:
         if self.options.metrics_port is not None:
             await self._open_metrics(page, self.options.metrics_port)
         if probe is not None:
-            self._probing = asyncio.create_task(probe.run(surface.runtime.table.providers.values))
+            self._probing = asyncio.create_task(probe.run(self._probed))
         if self.sealed is not None:
             self._watch(self.sealed)
         self._life = LifeRecord(self._stores.audit, self.log, time.time)
@@ -177,8 +177,12 @@ class Service:
         if self.announce is not None:
             self.announce(self.table, self.url)
 
+    def _probed(self) -> Iterable[Provider]:
+        """Those of the table that is served from now, which another one may have taken the place of."""
+        return self.table.providers.values()
+
     def _credentials(self) -> list[str]:
-        return [secret for provider in self.table.providers.values() for secret in provider.secrets]
+        return [secret for provider in self.table.all_providers for secret in provider.secrets]
 
     def _watch(self, known: Sealed) -> None:
         """Have other credentials used as soon as what is sealed has changed. Raises `CannotServe`."""
@@ -414,6 +418,10 @@ def run(
     descriptors.raise_limit()
     log.hide(secrets_of(settings))
     key = admin_key(settings, log)
+    if settings.api_key is not None and key.role_of(settings.api_key) is not None:
+        raise CannotServe(
+            "PENSTOCK_API_KEY is the admin key, so every client could do everything. Give it another value."
+        )
     main = serve(Service(options, settings, table, log, announce, key, peppers(settings, log), known))
     if sys.platform != "win32":
         import uvloop  # noqa: PLC0415 - not on every platform

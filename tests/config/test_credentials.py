@@ -111,6 +111,7 @@ def test_a_blueprint_makes_a_table_for_each_state_of_the_vault() -> None:
 @pytest.mark.parametrize(("api_key", "names"), [("env:A", False), ("sealed:x", True), ("[env:A, sealed:x]", True)])
 def test_a_blueprint_knows_whether_its_file_names_sealed_secrets(api_key: str, names: bool) -> None:
     assert blueprint(f"providers: {{openai: {{api_key: {api_key}}}}}").names_sealed is names
+    assert blueprint(f"accounts: {{acme: {{providers: {{openai: {{api_key: {api_key}}}}}}}}}").names_sealed is names
     assert not blueprint("routes: {}").names_sealed
 
 

@@ -76,6 +76,7 @@ async def test_where_keys_are(tmp_path: Path) -> None:
         ({"DATABASE_URL": "postgresql://h/d"}, "PENSTOCK_PEPPER is not set"),
         ({"PENSTOCK_PEPPER": "short"}, "PENSTOCK_PEPPER has 5 characters"),
         ({"PENSTOCK_API_KEY": "sk-anything"}, "PENSTOCK_API_KEY has 11 characters"),
+        ({"PENSTOCK_API_KEY": ADMIN_KEY}, "PENSTOCK_API_KEY is the admin key"),
     ],
     ids=str,
 )

@@ -3,7 +3,7 @@
 from typing import Any
 
 from proxy.core import redact
-from proxy.core.breaker import Subject
+from proxy.core.breaker import Subject, owner_of
 from proxy.core.nearest import did_you_mean
 from proxy.edge.admin.endpoint import Ask
 from proxy.edge.admin.entry import bad
@@ -13,7 +13,10 @@ from proxy.phases.breakers import View
 async def listed(ask: Ask) -> dict[str, Any]:
     """Every target and credential of which something is known; all others are closed."""
     now = ask.runtime.wall()
-    return {"breakers": [_told(view, now) for view in ask.runtime.breakers.snapshot(now)]}
+    known = ask.runtime.breakers.snapshot(now)
+    if ask.account is not None:
+        known = [view for view in known if owner_of(view.subject) in (None, ask.account)]
+    return {"breakers": [_told(view, now) for view in known]}
 
 
 async def reset(ask: Ask) -> dict[str, Any]:

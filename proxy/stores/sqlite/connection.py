@@ -1,10 +1,11 @@
 """Connections to one file: write-ahead log, full sync, migrated; and the foreign errors mapped, here and nowhere else."""
 
 import os
+import secrets
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -35,7 +36,7 @@ def writer(path: Path, part: str, migrations: Sequence[Migration], busy_s: float
     Concurrency: used by one thread at a time, whichever. ``isolation_level`` None: transactions are begun here, by name.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))  # who used what is nobody else's business
+    _make(path)
     connection = sqlite3.connect(path, timeout=busy_s, isolation_level=None, check_same_thread=False)
     try:
         _write_ahead(connection)
@@ -84,6 +85,24 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+def _make(path: Path) -> None:
+    """An empty file that is its owner's alone, where there is none: who used what is nobody else's business.
+
+    A file that is there is never opened here: closing any descriptor of it drops all locks that this process has on it,
+    those of its other connections too (https://www.sqlite.org/howtocorrupt.html section 2.2, read 2026-11-21). The next
+    process to close the file would then take itself for the last one and remove the log that this one goes on writing to.
+    """
+    if path.exists():
+        return
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+    try:
+        with suppress(FileExistsError):  # somebody else was quicker
+            path.hardlink_to(draft)
+    finally:
+        draft.unlink()
 
 
 def _write_ahead(connection: sqlite3.Connection) -> None:
