@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from proxy.config.from_litellm.deployments import ANY
 from proxy.config.from_litellm.facts import REASONS, REQUEST_MEMBERS, SPOKEN, UNSPOKEN
 from proxy.config.from_litellm.source import Found, Source
+from proxy.config.from_litellm.tiers import whole
 from proxy.config.litellm import convert, header
 from proxy.config.problem import ConfigError
 from proxy.config.read import read
@@ -355,3 +356,9 @@ def attempted(litellm: str) -> tuple[dict[str, Any] | None, list[str]]:
     except ConfigError as error:
         return None, [str(problem) for problem in error.problems]
     return made.document, [str(note) for note in made.notes]
+
+
+def test_weights_that_are_far_apart_are_still_weights() -> None:
+    assert whole([1, 1e9]) == [1, 1_000_000]
+    assert whole([0.5, 1.5]) == [1, 3]
+    assert whole([3e9, 1e9, 1.0]) == [1_000_000, 333_333, 1]

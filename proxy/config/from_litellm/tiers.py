@@ -9,6 +9,7 @@ from typing import Final
 from proxy.config.from_litellm.deployments import WEIGHTS, Deployment
 from proxy.config.from_litellm.endpoints import Endpoint
 from proxy.config.from_litellm.source import Source, reason
+from proxy.config.scalars import WEIGHT_MAX
 
 WEIGHTED: Final = "weighted"
 _FINEST_WEIGHT: Final = 1000  # LiteLLM takes fractions, Penstock whole numbers
@@ -90,9 +91,12 @@ def fresh(source: Source, tier: Tier, seen: set[tuple[Endpoint, str]]) -> Tier:
 
 
 def whole(weights: list[float]) -> list[int]:
-    """Weights as the smallest whole numbers in the same proportion."""
+    """Weights as the smallest whole numbers in the same proportion; beyond `WEIGHT_MAX` as near to it as they can be."""
     parts = [max(Fraction(weight).limit_denominator(_FINEST_WEIGHT), Fraction(1, _FINEST_WEIGHT)) for weight in weights]
     common = lcm(*(part.denominator for part in parts))
     numbers = [int(part * common) for part in parts]
     shared = gcd(*numbers) or 1
-    return [number // shared for number in numbers]
+    largest = max(numbers) // shared
+    if largest <= WEIGHT_MAX:
+        return [number // shared for number in numbers]
+    return [max(number // shared * WEIGHT_MAX // largest, 1) for number in numbers]
