@@ -44,8 +44,18 @@ install: $(VENV)/.installed
 run: install
 	@exec $(BIN)/penstock serve --port $(PORT) --config $(CONFIG)
 
+# Two halves that mind no neighbour run side by side; then, alone, what measures time.
+DECISIONS := tests/core tests/config tests/golden tests/providers
+TOOLS := tests/clients tests/deploy tests/cli tests/test_docs.py
+PYTEST := $(BIN)/python -m pytest -p no:cacheprovider
 test: $(VENV)/.installed-dev
+ifneq ($(ARGS),)
 	@$(BIN)/python -m pytest $(ARGS)
+else
+	@$(PYTEST) $(DECISIONS) & decisions=$$!; \
+	    tools=0; $(PYTEST) $(TOOLS) || tools=$$?; wait $$decisions && exit $$tools
+	@$(PYTEST) tests $(addprefix --ignore=,$(DECISIONS) $(TOOLS))
+endif
 
 clients: $(VENV)/.installed-dev
 	@$(BIN)/python -m pytest -m '(clients or not large) and not soak' tests/clients $(ARGS)

@@ -47,9 +47,9 @@ def _bounded(pairs: Iterable[Any]) -> Tags:
     for name, value in pairs:
         if not isinstance(name, str) or not isinstance(value, str):
             continue
-        known = _plain(name.strip()).replace("=", "_")[:NAME_CHARS_MAX]
+        known = _plain(name.strip()).replace("=", "_")[:NAME_CHARS_MAX].strip()  # a cut may end behind a space
         if known and known not in found and len(found) < TAGS_MAX:
-            found[known] = _plain(value.strip())[:VALUE_CHARS_MAX]
+            found[known] = _plain(value.strip())[:VALUE_CHARS_MAX].strip()
     return tuple(found.items())
 
 

@@ -32,4 +32,5 @@ async def wait(look: Callable[[], Awaitable[Look]], within_s: float) -> CachedAn
         if answer is not None or not leased or waited_s >= within_s:
             return answer
         pause_s = min(max(waited_s * _POLL_SHARE, POLL_S_MIN), POLL_S_MAX)
-        await asyncio.sleep(min(pause_s, within_s - waited_s))
+        # Rounded up: timers know milliseconds, and what is left of one would be looked through again and again.
+        await asyncio.sleep(min(pause_s, within_s - waited_s + 0.001))
