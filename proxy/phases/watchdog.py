@@ -5,7 +5,9 @@ process, coarsely, and looks at plain attributes that the phases set as they go.
 cancels the exchange's task once; the phase that was waiting asks `claim` whether the cancellation was ours. A client that
 leaves cancels the same task: both may happen, and then the client's leaving wins, as with `asyncio.timeout`.
 
-A bound is noticed at most one tick late: 0.1 s, and longer with thousands of exchanges, to bound what ticking costs.
+A bound is noticed at most one tick late: 0.1 s, and longer with thousands of exchanges, to bound what ticking costs. A tick
+that is late itself says that this process was busy, not that others were slow: what came meanwhile is still unread. So it
+judges nobody before the loop has had the turns to read it.
 """
 
 import asyncio
@@ -17,18 +19,21 @@ from proxy.core.routing import Timeouts
 
 TICK_S: Final = 0.1
 EXCHANGES_A_TICK: Final = 2000  # with twice as many, ticks are twice as far apart
+LATE_S: Final = 0.05  # no loop of ours is so busy in peace
+LATE_TURNS: Final = 4  # of the loop: sockets are read, what was read wakes its exchange, the exchange notes it
 WRITE_S: Final = 30.0  # a client that takes nothing for so long is gone
 
 
 class Ticker:
     """The watchdogs of one event loop. Ticks only while there are any."""
 
-    __slots__ = ("_now", "_ticking", "_watchdogs")
+    __slots__ = ("_due_at", "_now", "_ticking", "_watchdogs")
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
         self._watchdogs: set[Watchdog] = set()
         self._ticking = False
+        self._due_at = 0.0  # by the loop's clock
 
     def watch(self, timeouts: Timeouts, total_at: float) -> "Watchdog":
         """A watchdog over the current task. Its owner hands it to `release` when the exchange is over."""
@@ -48,10 +53,18 @@ class Ticker:
             watchdog.expire(kind)
 
     def _schedule(self) -> None:
-        delay_s = TICK_S * (1 + len(self._watchdogs) // EXCHANGES_A_TICK)
-        asyncio.get_running_loop().call_later(delay_s, self._tick)
+        loop = asyncio.get_running_loop()
+        self._due_at = loop.time() + TICK_S * (1 + len(self._watchdogs) // EXCHANGES_A_TICK)
+        loop.call_at(self._due_at, self._tick)
 
     def _tick(self) -> None:
+        late = asyncio.get_running_loop().time() - self._due_at > LATE_S
+        self._look_after(LATE_TURNS if late else 0)
+
+    def _look_after(self, turns: int) -> None:
+        if turns:
+            asyncio.get_running_loop().call_soon(self._look_after, turns - 1)
+            return
         if not self._watchdogs:
             self._ticking = False
             return
