@@ -319,6 +319,38 @@ class AuditLog(Protocol):
     async def close(self) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class ConfigState:
+    """How a process stands with its routes file. Units: Unix seconds.
+
+    Shapes: ``path``, ``sha256`` and ``loaded_at`` are of the table that is served. ``problems`` are why the last reload
+    changed nothing, since ``failed_at``, and empty where it did not fail. ``changes`` are the last reload's, in words.
+    """
+
+    path: str
+    sha256: str
+    loaded_at: float
+    reloads: int = 0
+    failed_at: float | None = None
+    problems: tuple[str, ...] = ()
+    changes: tuple[str, ...] = ()
+
+    @property
+    def reload_failed(self) -> bool:
+        return bool(self.problems)
+
+
+class Configuration(Protocol):
+    """The routes file, and how the process follows it."""
+
+    @property
+    def state(self) -> ConfigState: ...
+
+    async def reload(self, why: str) -> ConfigState:
+        """Read the file again, and serve it if nothing is wrong with it; how that ended is in the state."""
+        ...
+
+
 class ExchangeLog(Protocol):
     """Told of every exchange, once, when it is over, and of what happens to the process. Never blocks, never raises."""
 

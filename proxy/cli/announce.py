@@ -1,6 +1,7 @@
 """What `penstock serve` prints when its socket is open: what can serve, and a line to try it with."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from proxy.core.routing import Route, RoutingTable
 
@@ -10,6 +11,20 @@ _TARGETS_SHOWN = 4
 def announcement(table: RoutingTable, url: str, *, is_open: bool) -> str:
     """One table of routes and providers, then lines that work as they are printed. ``is_open``: without a key."""
     return "\n".join([*_routes(table), "", *_providers(table), "", *_invitation(table, url, is_open=is_open), ""])
+
+
+def document(table: RoutingTable, url: str) -> dict[str, Any]:
+    """The same, for scripts."""
+    return {
+        "url": url,
+        "demo": table.demo is not None,
+        "routes": {
+            route.name: [target.name for target in route.targets if target.provider.inactive is None]
+            for route in table.routes.values()
+            if route.enabled
+        },
+        "providers": {one.id: one.inactive for one in table.providers.values()},
+    }
 
 
 def _routes(table: RoutingTable) -> Iterator[str]:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from aiohttp import web
 from multidict import CIMultiDict
 
+from proxy.edge.intake import Intake
 from proxy.edge.request_body import Upload, whole
 from proxy.ports import ClientGone, HeaderPairs
 
@@ -18,10 +19,13 @@ class _Response(web.StreamResponse):
 class AiohttpDownstream:
     """One exchange's client. See `proxy.ports.Downstream`."""
 
-    __slots__ = ("_more", "_outlived", "_request", "gone", "headers", "response")
+    __slots__ = ("_intake", "_more", "_outlived", "_request", "gone", "headers", "response")
 
-    def __init__(self, request: web.BaseRequest, more: Sequence[tuple[str, str]] = ()) -> None:
+    def __init__(
+        self, request: web.BaseRequest, more: Sequence[tuple[str, str]] = (), *, intake: Intake | None = None
+    ) -> None:
         self._request = request
+        self._intake = intake
         self._more = more  # headers of every answer
         self._outlived = False
         self.gone = False
@@ -102,6 +106,8 @@ class AiohttpDownstream:
         response = _Response(status=status, headers=CIMultiDict(headers))
         if self._more:
             response.headers.extend(self._more)
+        if self._intake is not None and self._intake.is_last:
+            response.force_close()
         if not self._request.content.is_eof():
             response.force_close()  # an unread body must never be taken for the next request
         self.response = response

@@ -207,6 +207,13 @@ class _Handler(RequestHandler):
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
+    def close_soon(self, idle_s: float) -> None:
+        """Close the connection: now where it has asked nothing for so long, or after the answer that is being made."""
+        if self._waiter is None or self._waiter.done():
+            self.close()
+        elif self._loop.time() - (self._next_keepalive_close_time - self._keepalive_timeout) >= idle_s:
+            self.force_close()  # close() would end its task and leave the socket open, with nobody to read it
+
     def handle_error(
         self,
         request: web.BaseRequest,  # noqa: ARG002 - aiohttp's signature
@@ -269,7 +276,7 @@ class HttpServer(web.Server):
     """aiohttp's low-level server with that handler.
 
     ``tell`` is given the kind of each refusal, ``bug`` the id and the exception of each request that a handler failed on.
-    ``connections`` None: as many as come.
+    ``connections`` None: as many as come. ``on_lost`` is called when a connection is gone.
     """
 
     def __init__(
@@ -279,6 +286,17 @@ class HttpServer(web.Server):
         self._guard = Connections(Caps(sys.maxsize, sys.maxsize)) if connections is None else connections
         self._tell = tell
         self._bug = bug
+        self.on_lost: Callable[[], None] = lambda: None
+
+    def connection_lost(self, handler: RequestHandler, exc: BaseException | None = None) -> None:
+        super().connection_lost(handler, exc)
+        self.on_lost()
+
+    def close_soon(self, idle_s: float) -> None:
+        """Close every connection that is answered, after that, and those that have asked nothing for so long."""
+        for handler in self.connections:
+            if isinstance(handler, _Handler):
+                handler.close_soon(idle_s)
 
     def __call__(self) -> RequestHandler:
         return _Handler(self, self._guard, self._tell, self._bug, loop=self._loop, **self._kwargs)

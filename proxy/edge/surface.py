@@ -21,6 +21,7 @@ from proxy.edge import cors, paths
 from proxy.edge.admin.shell import Admin
 from proxy.edge.downstream import AiohttpDownstream
 from proxy.edge.health import Outlook, health_body
+from proxy.edge.intake import Intake
 from proxy.edge.models import model_body, models_body, usable
 from proxy.phases import lifecycle
 from proxy.phases.accept import FORMS
@@ -43,18 +44,24 @@ class Surface:
     ``admin`` None: the admin API is not on this port.
     """
 
-    def __init__(self, runtime: Runtime, admin: Admin | None = None, outlook: Outlook | None = None) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        admin: Admin | None = None,
+        outlook: Outlook | None = None,
+        intake: Intake | None = None,
+    ) -> None:
         self.runtime = runtime
+        self.intake = intake or Intake()
         self._admin = admin
         self._outlook = outlook or Outlook()
         self.running = 0
         self._outliving: set[asyncio.Task[None]] = set()  # kept, or the collector would take them
-        self._draining = False
         self._idle = asyncio.Event()
 
     async def drain(self, patience_s: float) -> None:
         """Refuse what is new and wait until what runs is over; after `patience_s` tell what still runs to end."""
-        self._draining = True
+        self.intake.refusing = self.intake.closing = True
         ends_at = self.runtime.now() + patience_s
         await self._until_idle(patience_s)
         await landed(self.runtime, max(ends_at - self.runtime.now(), 0.0))
@@ -85,9 +92,9 @@ class Surface:
         runtime = self.runtime
         x = _exchange(request, api, runtime)
         downstream = self._downstream(request)
-        if self._draining:
-            failure = Failure(FailureKind.SHUTTING_DOWN, "Penstock is shutting down; send the request again.")
-            await _tell(x, runtime, failure, downstream)
+        refusal = self.intake.refusal(self.running)
+        if refusal is not None:
+            await _tell(x, runtime, refusal, downstream)
             return _sent(downstream)
         if runtime.books.trouble is not None:
             await _tell(x, runtime, Failure(FailureKind.OVERLOADED_HERE, NOT_WRITABLE), downstream)
@@ -125,7 +132,9 @@ class Surface:
 
     def _downstream(self, request: web.BaseRequest) -> AiohttpDownstream:
         origins = self.runtime.table.cors_origins
-        return AiohttpDownstream(request, cors.answer_headers(origins, request.headers) if origins else ())
+        return AiohttpDownstream(
+            request, cors.answer_headers(origins, request.headers) if origins else (), intake=self.intake
+        )
 
     async def _unusual(self, request: web.BaseRequest, path: str, api: Api | None) -> web.StreamResponse:
         """All but the JSON requests that Penstock is there for."""
@@ -189,8 +198,10 @@ class Surface:
         return await self._refuse(request, Api.CHAT, Failure(FailureKind.MODEL_UNKNOWN, message, param="model"))
 
     def _readiness(self) -> tuple[int, bytes]:
-        if self._draining:
+        if self.intake.unready or self.intake.refusing:
             return 503, b'{"status":"draining"}'
+        if self.intake.overload is not None:
+            return 503, b'{"status":"overloaded"}'
         if self.runtime.books.trouble is not None:
             return 503, b'{"status":"refusing","reason":"what is spent cannot be written down"}'
         return 200, b'{"status":"ready"}'
@@ -199,7 +210,10 @@ class Surface:
         exchange_id = request_id(request.headers.get("x-request-id"), self.runtime.rng)
         headers = {"server": "penstock", "x-request-id": exchange_id}
         headers.update(cors.answer_headers(self.runtime.table.cors_origins, request.headers))
-        return web.Response(status=status, body=body, content_type="application/json", headers=headers)
+        response = web.Response(status=status, body=body, content_type="application/json", headers=headers)
+        if self.intake.is_last:
+            response.force_close()
+        return response
 
     async def _refuse(
         self, request: web.BaseRequest, api: Api | None, failure: Failure, more: Sequence[tuple[str, str]] = ()

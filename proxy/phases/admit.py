@@ -30,6 +30,8 @@ async def admit(x: Exchange, runtime: Runtime) -> None:
     taken = await runtime.limits.take(LimitLease(LimitLeaseId(x.booked_as), claims, tokens))
     x.limits = taken
     if isinstance(taken, LimitReached):
+        if runtime.meter is not None:
+            runtime.meter.limited(taken.limited.value)
         message = limit_words.refusal(taken.claim, taken.limited, tokens, taken.wait_ms)
         if taken.never:
             raise Rejected(Failure(FailureKind.LIMIT_TOO_LOW, message))

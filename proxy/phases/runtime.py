@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from proxy.core.balance import Speeds
@@ -18,7 +18,18 @@ from proxy.phases.key_ring import KeyRing
 from proxy.phases.limits import Limiter
 from proxy.phases.recalls import Recalls
 from proxy.phases.watchdog import Ticker
-from proxy.ports import Books, CacheStore, EventFeed, ExchangeLog, Exposition, Ledger, Meter, Tracer, Upstream
+from proxy.ports import (
+    Books,
+    CacheStore,
+    Configuration,
+    EventFeed,
+    ExchangeLog,
+    Exposition,
+    Ledger,
+    Meter,
+    Tracer,
+    Upstream,
+)
 from proxy.terms import AccountId, CacheKey, RouteName, TargetName
 
 TERMS_MAX: Final = 2048  # kept in mind; clients can name targets
@@ -63,19 +74,20 @@ class Runtime:
     recalls: Recalls = field(default_factory=Recalls)
     flights: "dict[CacheKey, Flight]" = field(default_factory=dict)  # those that others may join
     flying: "set[asyncio.Task[None]]" = field(default_factory=set)  # all, until their answers are kept
+    configuration: Configuration | None = None  # None: no file was read
     _terms: dict[tuple[AccountId | None, RouteName | None, TargetName], Terms] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.ticker = Ticker(self.now)
         self.retry_budget = RetryBudget(self.table.retry.budget)
 
-    def take(self, table: RoutingTable) -> None:
-        """Serve what begins now by another table of the same routes and targets, whose providers have other credentials.
-
-        An exchange under way keeps its plan's targets, and with them their providers' credentials.
-        """
-        self.table = table
-        self._terms.clear()
+    def after(self, table: RoutingTable, door: Door) -> "Runtime":
+        """What exchanges run on that begin after a reload: another table, and everything that was learned."""
+        made = replace(self, table=table, door=door, _terms={})
+        made.ticker = self.ticker
+        if table.retry.budget == self.table.retry.budget:
+            made.retry_budget = self.retry_budget
+        return made
 
     def terms(self, account: AccountId, route: RouteName | None, target: Target) -> Terms:
         """What holds for an account's target in a route; None: it was named directly."""

@@ -62,9 +62,9 @@ OPEN_S: Final = 2.0  # for the ledger at the start; afterwards rows wait for it 
 REPLAY_S: Final = 0.5  # for what dead processes left, which goes on behind the first requests
 
 
-def build_log(settings: Settings | None = None) -> ExchangeLog:
-    """The log, and with SENTRY_DSN what reports bugs. Raises `BadLog`."""
-    log = Log(_log_stream(settings))
+def build_log(settings: Settings | None = None, *, shared: bool = False) -> ExchangeLog:
+    """The log, and with SENTRY_DSN what reports bugs. Raises `BadLog`. ``shared``: others write to the same stream."""
+    log = Log(_log_stream(settings), shared=shared)
     if settings is None or settings.sentry_dsn is None:
         return log
     if find_spec("sentry_sdk") is None:
@@ -155,6 +155,7 @@ class Stores:
         self.limits = Limiter(_limit_store(self.redis), log=log, worker=worker)
         self.cache = _cache_store(self.redis)
         self._keep_days = table.ledger_keep_days
+        self._started = False
         self._log = log
         self._retaining: asyncio.Task[None] | None = None
 
@@ -181,7 +182,24 @@ class Stores:
         self.alerts.start()
         self.budgets.start()
         self.limits.start()
-        if self._keep_days is not None:
+        self._started = True
+        self._retain()
+
+    def follow(self, table: RoutingTable) -> None:
+        """Do as another table says, from now on."""
+        self.breakers.policy = table.breaker
+        self.alerts.follow(table.alerts)
+        if self.keys is not None:
+            self.keys.use(table.budgets)
+        if table.ledger_keep_days != self._keep_days:
+            self._keep_days = table.ledger_keep_days
+            if self._retaining is not None:
+                self._retaining.cancel()
+                self._retaining = None
+            self._retain()
+
+    def _retain(self) -> None:
+        if self._keep_days is not None and self._started:
             self._retaining = asyncio.create_task(retain(self.ledger, self._log, self._keep_days, time.time))
 
     async def _open_audit(self) -> None:

@@ -1,6 +1,7 @@
 """The serving process: from a checked configuration to an open socket, and back to a clean exit."""
 
 import asyncio
+import contextlib
 import gc
 import ipaddress
 import os
@@ -8,16 +9,17 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import http_parser, web
 
 from proxy import __version__
 from proxy.config.resolve import with_demo
 from proxy.core.credential import Vault
+from proxy.core.event import EventKind
 from proxy.core.redact import passwords_of
 from proxy.core.routing import Provider, RoutingTable
 from proxy.core.virtual_key import Peppers
@@ -25,19 +27,28 @@ from proxy.edge.admin.shell import Admin, AdminKey
 from proxy.edge.connections import Connections
 from proxy.edge.gauges import gauges
 from proxy.edge.health import Outlook
+from proxy.edge.intake import Intake
 from proxy.edge.metrics_page import MetricsPage
 from proxy.edge.protocol import HttpServer
 from proxy.edge.surface import Surface
+from proxy.phases.door import Door
 from proxy.phases.probe import Probe
 from proxy.ports import ExchangeLog, SecretStore, StoreUnusable
-from proxy.server import descriptors, doors, own_secrets, sealed, trust
+from proxy.server import doors, own_secrets, sealed, trust
 from proxy.server.audit import LifeRecord
 from proxy.server.build import BadLog, BadStore, Stores, build_log, build_runtime, build_tracer
+from proxy.server.cannot_serve import CannotServe
+from proxy.server.control import Link, Message
 from proxy.server.notify import READY, STOPPING, notify
+from proxy.server.pressure import Pressure, soft_limit
+from proxy.server.reload import Reloader
 from proxy.server.sealed_watch import SealedWatch
 from proxy.server.settings import Settings
+from proxy.server.sockets import Acceptor, Room, client_caps, connections_max, descriptors, listener, raise_descriptors
+from proxy.server.table_source import TableSource
 from proxy.simulator.server import Simulator
-from proxy.telemetry.metrics import Metrics
+from proxy.telemetry.metrics import Metrics, from_bytes, to_bytes
+from proxy.telemetry.metrics import Snapshot as Counted
 from proxy.upstream.client import UpstreamClient
 
 if TYPE_CHECKING:
@@ -48,49 +59,53 @@ LINE_BYTES_MAX: Final = 4 * 1024
 FIELD_BYTES_MAX: Final = 16 * 1024
 FIELDS_MAX: Final = 64
 READ_BYTES: Final = 64 * 1024
+FRESH_S: Final = 0.5  # a connection younger than this may be about to ask, and is told then
 CLEANUP_S: Final = 0.5  # for connections that the drain has left; their exchanges are over
 PROBE_EVERY_S: Final = 30.0
-BACKLOG: Final = 1024
-SEND_BUFFER_BYTES: Final = 128 * 1024  # the kernel would let it grow to 4 MiB for a client that reads slowly
+ADMIN_CONNECTIONS_MAX: Final = 64  # on a port of its own
 
 Handle = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
-class CannotServe(Exception):  # noqa: N818 - a message for the command line, which exits with it
-    """The process must not or cannot start. The message says why and what to do."""
-
-
 @dataclass(slots=True)
 class Options:
-    """What the command line asked for. Units: seconds. ``admin_port`` None: the admin API is on `port`."""
+    """What the command line asked for. Units: seconds. ``admin_port`` None: the admin API is on `port`.
+
+    ``grace_s`` is part of ``drain_s``: for so long after a stop was asked for new requests are still served.
+    """
 
     config: Path
     host: str = "127.0.0.1"
     port: int = 4020
     demo: bool = False
     drain_s: float = 60.0
+    grace_s: float = 0.0
     admin_port: int | None = None
     admin_hosts: tuple[str, ...] = ()
     probe_every_s: float | None = None  # None: providers are not probed
+    workers: int = 1  # that share the machine's memory with this one, itself among them
     metrics_port: int | None = None  # for /metrics alone, without a key
     metrics_host: str = "127.0.0.1"
 
 
 @dataclass(frozen=True, slots=True)
-class Sealed:
-    """What the table was made with, and what makes another one when that has changed."""
+class Inherited:
+    """What a worker has of its supervisor. Shapes: descriptors; ``number`` counts from 1."""
 
-    vault: Vault
-    table: Callable[[Vault], RoutingTable]
+    listener: int
+    control: int
+    number: int
+    admin: int | None = None
+    announces: bool = False
 
 
 @dataclass(slots=True)
 class Service:
     """A running server: what tests start and stop in their own loop, and `serve` until a signal comes.
 
-    ``admin_key`` None: there is none, and the admin API says so. The ports are those that are open. ``sealed`` None: the
-    table stays as it is. ``metrics`` is told of every table that
-    requests run on; ``page`` shows them.
+    ``admin_key`` None: there is none, and the admin API says so. ``tables`` None: the table stays as it is. The ports are
+    those that are open. ``link``: to the supervisor. ``metrics`` is told of every table that requests run on; ``page``
+    shows them.
     """
 
     options: Options
@@ -100,31 +115,39 @@ class Service:
     announce: Callable[[RoutingTable, str], None] | None = None
     admin_key: AdminKey | None = None
     peppers: Peppers | None = None  # None: virtual keys are not kept
-    sealed: Sealed | None = None
+    tables: TableSource | None = None
+    inherited: Inherited | None = None
+    link: Link | None = None
     port: int = 0
     admin_port: int = 0
     metrics_port: int = 0
     metrics: Metrics = field(default_factory=lambda: Metrics(__version__))
     page: MetricsPage | None = None
-    _tracer: "Traces | None" = None
+    intake: Intake = field(default_factory=Intake)
+    reloader: Reloader | None = None
+    _demo_url: str = ""
     _upstream: UpstreamClient | None = None
     _simulator: Simulator | None = None
-    _demo_url: str = ""
-    _secrets: SecretStore | None = None
-    _watching: asyncio.Task[None] | None = None
     _runners: list[web.ServerRunner] = field(default_factory=list)
+    _acceptor: Acceptor | None = None
+    _admin_acceptor: Acceptor | None = None
     _surface: Surface | None = None
     _stores: Stores | None = None
     _admin: Admin | None = None
     _life: LifeRecord | None = None
-    _probing: asyncio.Task[None] | None = None
     _connections: Connections | None = None
+    _tracer: "Traces | None" = None
+    _secrets: SecretStore | None = None
+    _watching: asyncio.Task[None] | None = None
+    _metrics_acceptor: Acceptor | None = None
+    _pressure: Pressure | None = None
+    _probing: asyncio.Task[None] | None = None
+    _serving: bool = False
+    _hurried: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def start(self) -> None:
         """Open the socket. Raises `CannotServe`."""
-        is_open = self.table.open_access and self.settings.api_key is None
-        if is_open:
-            refuse_open_bind(self.options.host)
+        self._refuse_open_bind(self.table)
         if not http_parser.HttpRequestParser.__module__.endswith("_http_parser"):
             raise CannotServe(
                 "aiohttp's C parser is missing; its Python one is too lenient. Install aiohttp from a wheel."
@@ -133,81 +156,77 @@ class Service:
             self._simulator = Simulator()
             self._demo_url = await self._simulator.start()
             self.table = with_demo(self.table, self._demo_url)
-        self.log.hide(self._credentials())
+        self.log.hide(_secrets_in(self.table))
         self._upstream = UpstreamClient()
         try:
             self._stores = Stores(self.settings, self.table, self.log, self.peppers)
             await self._stores.start()
         except BadStore as bad:
             raise CannotServe(str(bad)) from None
-        door = doors.door(self._stores.keys, self.admin_key, self.log, is_open=is_open)
+        await self._listen(self._upstream, self._stores)
+        self._life = LifeRecord(self._stores.audit, self.log, time.time)
+        self._life.started(self._facts())
+        self._serving = True
+        if self.announce is not None:
+            self.announce(self.table, self.url)
+
+    async def _listen(self, upstream: UpstreamClient, stores: Stores) -> None:
+        """From open stores to open sockets. Raises `CannotServe`."""
         self.metrics.follow(self.table)
         self._tracer = build_tracer(self.settings, self.log)
-        runtime = build_runtime(
-            self.table, self._upstream, self.log, self._stores, door, meter=self.metrics, tracer=self._tracer
-        )
+        door = self._door(self.table, stores)
+        runtime = build_runtime(self.table, upstream, self.log, stores, door, meter=self.metrics, tracer=self._tracer)
         admin = self._admin = Admin(
             None if self.admin_key is None else self.admin_key.role_of,
-            self._stores.audit,
+            stores.audit,
             time.time,
             (self.options.host, *self.options.admin_hosts),
             key_of=None if runtime.keys is None else runtime.keys.record,
         )
         moved_to = self.options.admin_port
-        probe = self._probe(self._upstream)
-        outlook = Outlook({} if probe is None else probe.checks, self._stores.states, self._stores.outbox.state)
-        surface = self._surface = Surface(runtime, admin if moved_to is None else None, outlook)
-        self._connections = Connections(descriptors.client_caps())
-        page = self.page = MetricsPage(self.metrics, lambda: gauges(surface.runtime, outlook, surface.running))
-        runtime.exposition = page
-        self.port = self.admin_port = await self._open(surface.handle, self.options.port, "--port")
+        probe = self._probe(upstream)
+        outlook = Outlook({} if probe is None else probe.checks, stores.states, stores.outbox.state)
+        surface = self._surface = Surface(runtime, admin if moved_to is None else None, outlook, self.intake)
+        self.page = MetricsPage(
+            self.metrics, lambda: gauges(surface.runtime, outlook, surface.running), self._counted_by_others
+        )
+        runtime.exposition = self.page
+        self._follow_the_file(surface)
+        most = connections_max(descriptors(), demo=self.options.demo)
+        self._connections = Connections(client_caps(most))
+        self._acceptor = await self._open(surface.handle, self._listener(), Room(most, self.intake, self.log))
+        self.admin_port = self.port
         if moved_to is not None:
-            self.admin_port = await self._open(
-                lambda request: admin.handle(request, surface.runtime), moved_to, "--admin-port"
+            own = Room(ADMIN_CONNECTIONS_MAX, Intake(), self.log)
+            self._admin_acceptor = await self._open(
+                lambda request: admin.handle(request, surface.runtime), self._admin_listener(moved_to), own
             )
             self.log.event("the admin API has a port of its own", port=self.admin_port)
-        if self.options.metrics_port is not None:
-            await self._open_metrics(page, self.options.metrics_port)
+        if self.options.metrics_port is not None and (self.inherited is None or self.inherited.number == 1):
+            await self._open_metrics(self.page, self.options.metrics_port)
+        self._pressure = Pressure(
+            self.intake, self.log, time.monotonic, soft_limit(self.settings.memory_bytes, self.options.workers)
+        )
+        self._pressure.start()
         if probe is not None:
-            self._probing = asyncio.create_task(probe.run(self._probed))
-        if self.sealed is not None:
-            self._watch(self.sealed)
-        self._life = LifeRecord(self._stores.audit, self.log, time.time)
-        self._life.started(self._facts())
-        if self.announce is not None:
-            self.announce(self.table, self.url)
+            self._probing = asyncio.create_task(probe.run(self._providers))
+        if self.tables is not None:
+            self._watch(self.tables)
+        for acceptor in self._acceptors():
+            acceptor.start()
+        if self.reloader is not None:
+            self.reloader.start()
 
-    def _probed(self) -> Iterable[Provider]:
-        """Those of the table that is served from now, which another one may have taken the place of."""
-        return self.table.providers.values()
+    def _is_open(self, table: RoutingTable) -> bool:
+        return table.open_access and self.settings.api_key is None
 
-    def _credentials(self) -> list[str]:
-        return [secret for provider in self.table.all_providers for secret in provider.secrets]
+    def _refuse_open_bind(self, table: RoutingTable) -> None:
+        """Raises `CannotServe`, where everybody who can connect could come in."""
+        if self._is_open(table):
+            refuse_open_bind(self.options.host)
 
-    def _watch(self, known: Sealed) -> None:
-        """Have other credentials used as soon as what is sealed has changed. Raises `CannotServe`."""
-
-        async def changed(vault: Vault) -> None:
-            table = await asyncio.to_thread(
-                known.table, vault
-            )  # a provider that becomes active may need the price list
-            self.table = with_demo(table, self._demo_url) if self._simulator is not None else table
-            self.log.hide(self._credentials())
-            if self._surface is not None:
-                self._surface.runtime.take(self.table)
-
-        try:
-            self._secrets = sealed.store(self.settings)
-        except StoreUnusable as unusable:
-            raise CannotServe(str(unusable)) from None
-        watch = SealedWatch(self._secrets, lambda: sealed.keyring(self.settings), known.vault, self.log, changed)
-        self._watching = asyncio.create_task(watch.run())
-        self._watching.add_done_callback(self._watched)
-
-    def _watched(self, task: asyncio.Task[None]) -> None:
-        error = None if task.cancelled() else task.exception()
-        if error is not None:
-            self.log.bug("sealed secrets", error)
+    def _door(self, table: RoutingTable, stores: Stores) -> Door:
+        return doors.door(stores.keys, self.admin_key, self.log, is_open=self._is_open(table))
 
     def _facts(self) -> dict[str, object]:
         """What the audit log keeps of a start."""
@@ -221,27 +240,72 @@ class Service:
             "config_sha256": None if source is None else source.sha256,
         }
 
+    def _watch(self, tables: TableSource) -> None:
+        """Have other credentials used as soon as what is sealed has changed. Raises `CannotServe`."""
+
+        async def changed(vault: Vault) -> None:
+            tables.vault = vault
+            if self.reloader is not None:
+                await self.reloader.renew(lambda: self._with_demo(tables.table()))
+            else:
+                self._serve_by(self._with_demo(await asyncio.to_thread(tables.table)))
+
+        try:
+            self._secrets = sealed.store(self.settings)
+        except StoreUnusable as unusable:
+            raise CannotServe(str(unusable)) from None
+        watch = SealedWatch(self._secrets, lambda: sealed.keyring(self.settings), tables.vault, self.log, changed)
+        self._watching = asyncio.create_task(watch.run())
+        self._watching.add_done_callback(self._watched)
+
+    def _watched(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self.log.bug("sealed secrets", error)
+
     def _probe(self, upstream: UpstreamClient) -> Probe | None:
         every_s = self.options.probe_every_s
         return None if every_s is None else Probe(upstream, time.monotonic, time.time, every_s=every_s)
 
-    async def _open_metrics(self, page: MetricsPage, port: int) -> None:
-        own_names_only = _is_loopback(self.options.metrics_host)
-        self.metrics_port = await self._open(
-            lambda request: page.handle(request, own_names_only=own_names_only),
-            port,
-            "--metrics-port",
-            self.options.metrics_host,
-        )
-        self.log.event("/metrics has a port of its own", host=self.options.metrics_host, port=self.metrics_port)
+    def _providers(self) -> Iterable[Provider]:
+        """Those of the table that is served now."""
+        return self.table.providers.values()
 
-    async def _open(self, handle: Handle, port: int, flag: str, host: str | None = None) -> int:
-        """Serve on a port, and say which it is. ``flag`` names it in messages. Raises `CannotServe`."""
+    # Sockets.
+
+    def _listener(self) -> socket.socket:
+        if self.inherited is None:
+            listens = listener(self.options.host, self.options.port, "--port")
+        else:
+            listens = _inherited(self.inherited.listener)
+        self.port = listens.getsockname()[1]
+        return listens
+
+    def _admin_listener(self, port: int) -> socket.socket:
+        if self.inherited is None or self.inherited.admin is None:
+            listens = listener(self.options.host, port, "--admin-port")
+        else:
+            listens = _inherited(self.inherited.admin)
+        self.admin_port = listens.getsockname()[1]
+        return listens
+
+    async def _open_metrics(self, page: MetricsPage, port: int) -> None:
+        host = self.options.metrics_host
+        own_names_only = is_loopback(host)
+        listens = listener(host, port, "--metrics-port")
+        self._metrics_acceptor = await self._open(
+            lambda request: page.handle(request, own_names_only=own_names_only),
+            listens,
+            Room(ADMIN_CONNECTIONS_MAX, Intake(), self.log),
+        )
+        self.metrics_port = listens.getsockname()[1]
+        self.log.event("/metrics has a port of its own", host=host, port=self.metrics_port)
+
+    async def _open(self, handle: Handle, listens: socket.socket, room: Room) -> Acceptor:
         server = HttpServer(
             handle,
             lambda reason: self.log.event("refused what is not HTTP", reason=reason),
             self.log.bug,
-            connections=self._connections,
             handler_cancellation=True,
             keepalive_timeout=KEEPALIVE_S,
             access_log=None,
@@ -251,31 +315,121 @@ class Service:
             max_headers=FIELDS_MAX,
             read_bufsize=READ_BYTES,
             lingering_time=2.0,
+            connections=self._connections,
         )
         runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=CLEANUP_S)
         self._runners.append(runner)
         await runner.setup()
-        listener = _listener(host or self.options.host, port, flag)
-        await web.SockSite(runner, listener, backlog=BACKLOG).start()
-        opened: int = listener.getsockname()[1]
-        return opened
+        return Acceptor(listens, server, self.log, room)
+
+    def _acceptors(self) -> list[Acceptor]:
+        acceptors = (self._acceptor, self._admin_acceptor, self._metrics_acceptor)
+        return [one for one in acceptors if one is not None]
 
     @property
     def url(self) -> str:
         host = f"[{self.options.host}]" if ":" in self.options.host else self.options.host
         return f"http://{host}:{self.port}/v1"
 
-    async def stop(self) -> None:
-        """Refuse what is new, let what runs finish within the drain time, close."""
+    # Reload.
+
+    def _follow_the_file(self, surface: Surface) -> None:
+        source, tables = self.table.source, self.tables
+        if source is None or tables is None:
+            return
+        self.reloader = Reloader(
+            self.options.config,
+            self.table,
+            source,
+            read=lambda: self._with_demo(tables.read_again()),
+            swap=self._serve_by,
+            log=self.log,
+            wall=time.time,
+        )
+        self.reloader.told = self._reloaded
+        surface.runtime.configuration = self.reloader
+        if self.link is not None:
+            self.reloader.others = lambda: self.say("reload")
+
+    def _with_demo(self, table: RoutingTable) -> RoutingTable:
+        return with_demo(table, self._demo_url) if self._demo_url else table
+
+    def _serve_by(self, table: RoutingTable) -> None:
+        """Serve what comes from now on by another table. Raises `CannotServe`, and then nothing has changed."""
+        self._refuse_open_bind(table)
+        if self._surface is None or self._stores is None:
+            return
+        self.log.hide(_secrets_in(table))
+        self.metrics.follow(table)
+        self._surface.runtime = self._surface.runtime.after(table, self._door(table, self._stores))
+        self._stores.follow(table)
+        self.table = table
+
+    def _reloaded(self, *, ok: bool) -> None:
+        self.metrics.reloaded(ok=ok)
         if self._stores is not None:
-            self._stores.events.end()
-        if self._surface is not None:
-            self.log.event("draining", exchanges=self._surface.running, seconds=self.options.drain_s)
-            await self._surface.drain(self.options.drain_s)
+            self._stores.events.emit(EventKind.CONFIG, result="ok" if ok else "failed")
+
+    def reload(self, why: str) -> None:
+        """Read the routes file again, soon."""
+        if self.reloader is None:
+            self.log.event("there is no routes file to read again")
+        else:
+            self.reloader.ask(why)
+
+    # Other workers.
+
+    def say(self, word: str) -> None:
+        """Tell the supervisor, where there is one."""
+        if self.link is not None:
+            self.link.say(word)
+
+    def snapshot(self) -> Mapping[str, Any]:
+        """What this process tells of itself, to whoever gathers it from all workers."""
+        reloader = self.reloader
+        return {
+            "pid": os.getpid(),
+            "running": 0 if self._surface is None else self._surface.running,
+            "overload": self.intake.overload,
+            "memory_bytes": None if self._pressure is None else self._pressure.memory,
+            "config_sha256": None if reloader is None else reloader.state.sha256,
+            "reload_failed": reloader is not None and reloader.state.reload_failed,
+            "metrics": to_bytes(self.metrics.snapshot()).decode(),
+        }
+
+    async def snapshots(self) -> list[Message]:
+        """The snapshot of each worker that answers within a second; without a supervisor, this one's."""
+        if self.link is None:
+            return [{"worker": 1, "pid": os.getpid(), "snapshot": self.snapshot()}]
+        return await self.link.snapshots()
+
+    async def _counted_by_others(self) -> list[Counted]:
+        """What the other workers have counted; a gauge is this process's."""
+        if self.link is None:
+            return []
+        told = [one["snapshot"] for one in await self.link.snapshots() if one["pid"] != os.getpid()]
+        return [from_bytes(one["metrics"].encode()) for one in told]
+
+    # The end.
+
+    async def stop(self, *, handing_over: bool = False) -> None:
+        """Refuse what is new, let what runs finish within the drain time, close.
+
+        ``handing_over``: others accept from the same sockets, so that this process is not missed: it takes no more
+        connections, and serves those that it has to their ends.
+        """
+        if self.reloader is not None:
+            await self.reloader.close()
+        if self._serving and self._surface is not None:
+            await self._drain(self._surface, handing_over=handing_over)
+        for acceptor in self._acceptors():
+            acceptor.close()
         if self._connections is not None:
             asyncio.get_running_loop().call_later(2 * CLEANUP_S, self._connections.abort_all)
         for runner in self._runners:
             await runner.cleanup()
+        if self._pressure is not None:
+            await self._pressure.close()
         for task in (self._probing, self._watching):
             if task is not None:
                 task.cancel()
@@ -302,42 +456,56 @@ class Service:
             await self._stores.close()
             self._stores = None
 
+    async def _drain(self, surface: Surface, *, handing_over: bool) -> None:
+        ends_at = time.monotonic() + self.options.drain_s
+        grace_s = min(self.options.grace_s, self.options.drain_s)
+        if self._stores is not None:
+            self._stores.events.end()
+        self.intake.closing = True
+        self.intake.unready = not handing_over
+        self.log.event("draining", exchanges=surface.running, seconds=self.options.drain_s, grace_s=grace_s)
+        if handing_over:
+            for acceptor in self._acceptors():
+                acceptor.close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace_s):
+                await self._hurried.wait()
+        if self._acceptor is not None:
+            self._acceptor.close()
+            self._acceptor.close_idle(0.0 if handing_over else FRESH_S)
+        await surface.drain(0.0 if self._hurried.is_set() else max(ends_at - time.monotonic(), 0.0))
+
     def hurry(self) -> None:
         """Whoever asks twice wants it at once."""
+        self._hurried.set()
         if self._surface is not None:
             self._surface.hurry()
 
 
+def _inherited(descriptor: int) -> socket.socket:
+    listens = socket.socket(fileno=descriptor)
+    listens.setblocking(False)
+    return listens
+
+
+def _secrets_in(table: RoutingTable) -> list[str]:
+    return [secret for provider in table.all_providers for secret in provider.secrets]
+
+
 def refuse_open_bind(host: str) -> None:
     """Access is open to everyone who can connect, so only this machine may. Raises `CannotServe`."""
-    if not _is_loopback(host):
+    if not is_loopback(host):
         raise CannotServe(
             f"Refusing to listen on {host}: access is open (access.mode: open), so everyone who can reach it could spend "
             "with your provider keys. Ask for keys (access: {mode: keys}, or PENSTOCK_API_KEY), or listen on 127.0.0.1."
         )
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def _listener(host: str, port: int, flag: str) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)  # inherited by what it accepts
-    try:
-        listener.bind((host, port))
-    except OSError as error:
-        listener.close()
-        raise CannotServe(
-            f"Cannot listen on {host}:{port}: {error.strerror}. Choose another port: penstock serve {flag} {port + 1}"
-        ) from None
-    listener.setblocking(False)
-    return listener
 
 
 def settle_memory() -> None:
@@ -350,27 +518,64 @@ def settle_memory() -> None:
     gc.set_threshold(20_000, 20, 50)
 
 
+class _Stop:
+    """When and how a process is to stop. Set by signals, and by the supervisor of a worker."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self.asked = asyncio.Event()
+        self.handing_over = False
+
+    def by_signal(self) -> None:
+        """A second one ends the patience; not a worker's, whose supervisor gets the same signals and tells it."""
+        if self.asked.is_set() and self._service.inherited is None:
+            self._service.hurry()
+        self.asked.set()
+
+    def retire(self) -> None:
+        self.handing_over = True
+        self.asked.set()
+
+    def orphaned(self) -> None:
+        if not self.asked.is_set():
+            self._service.log.event("the supervisor is gone")
+        self.asked.set()
+
+
 async def serve(service: Service) -> None:
-    """Serve until SIGTERM or SIGINT; the second one ends the drain's patience. A hang-up is no reason to stop."""
-    stop = asyncio.Event()
-
-    def asked_to_stop() -> None:
-        if stop.is_set():
-            service.hurry()
-        stop.set()
-
+    """Serve until SIGTERM or SIGINT; the second one ends the drain's patience. SIGHUP reloads."""
+    stop = _Stop(service)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, asked_to_stop)
-    loop.add_signal_handler(signal.SIGHUP, lambda: service.log.event("SIGHUP: there is no reload yet; restart instead"))
+        loop.add_signal_handler(number, stop.by_signal)
+    loop.add_signal_handler(signal.SIGHUP, service.reload, "SIGHUP")
+    if service.inherited is None:
+        no_restart = "SIGUSR2: a rolling restart needs a supervisor; start with --workers"
+        loop.add_signal_handler(signal.SIGUSR2, service.log.event, no_restart)
+    else:
+        orders = {
+            "drain": stop.asked.set,
+            "retire": stop.retire,
+            "hurry": service.hurry,
+            "reload": lambda: service.reload("all workers do"),
+            "gone": stop.orphaned,
+        }
+        service.link = Link(service.inherited.control, orders, service.log)
+        service.link.snapshot = service.snapshot
+        await service.link.start()
     try:
         await service.start()
         settle_memory()
-        notify(READY)
-        await stop.wait()
-        notify(STOPPING)
+        service.say("ready")
+        if service.inherited is None:
+            notify(READY)
+        await stop.asked.wait()
+        if service.inherited is None:
+            notify(STOPPING)
     finally:
-        await service.stop()
+        await service.stop(handing_over=stop.handing_over)
+        if service.link is not None:
+            await service.link.close()
         service.log.close()
 
 
@@ -408,24 +613,29 @@ def run(
     table: RoutingTable,
     announce: Callable[[RoutingTable, str], None] | None,
     *,
-    known: Sealed | None = None,
+    tables: TableSource | None = None,
+    inherited: Inherited | None = None,
 ) -> None:
     """Serve in a new event loop until a signal comes. Raises `CannotServe`."""
     try:
-        log = build_log(settings)
+        log = build_log(settings, shared=inherited is not None)
     except BadLog as bad:
         raise CannotServe(str(bad)) from None
-    descriptors.raise_limit()
+    raise_descriptors()
     log.hide(secrets_of(settings))
-    key = admin_key(settings, log)
-    if settings.api_key is not None and key.role_of(settings.api_key) is not None:
-        raise CannotServe(
-            "PENSTOCK_API_KEY is the admin key, so every client could do everything. Give it another value."
-        )
-    main = serve(Service(options, settings, table, log, announce, key, peppers(settings, log), known))
+
+    async def main() -> None:
+        key, own = admin_key(settings, log), peppers(settings, log)
+        if settings.api_key is not None and key.role_of(settings.api_key) is not None:
+            raise CannotServe(
+                "PENSTOCK_API_KEY is the admin key, so every client could do everything. Give it another value."
+            )
+        service = Service(options, settings, table, log, announce, key, own, tables, inherited)
+        await serve(service)
+
     if sys.platform != "win32":
         import uvloop  # noqa: PLC0415 - not on every platform
 
-        uvloop.run(main)
+        uvloop.run(main())
     else:
-        asyncio.run(main)
+        asyncio.run(main())

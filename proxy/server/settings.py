@@ -37,6 +37,15 @@ def _port(default: int | None) -> Callable[[str], int | None]:
     return read
 
 
+def _whole(what: str, most: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        if not text.isdecimal() or not text.isascii() or len(text) > 16 or not 1 <= int(text) <= most:
+            raise ValueError(f"{what} from 1 to {most}")
+        return int(text)
+
+    return read
+
+
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.lower() for name in text.replace(",", " ").split())
 
@@ -64,6 +73,10 @@ class Settings:
     admin_port: int | None = field(default=None, metadata=_by("PENSTOCK_ADMIN_PORT", _port(None)))
     admin_hosts: tuple[str, ...] = field(default=(), metadata=_by("PENSTOCK_ADMIN_HOSTS", _names))
     url: str | None = field(default=None, metadata=_by("PENSTOCK_URL", str))
+    workers: int | None = field(default=None, metadata=_by("PENSTOCK_WORKERS", _whole("a number of workers", 64)))
+    memory_bytes: int | None = field(
+        default=None, metadata=_by("PENSTOCK_MEMORY_BYTES", _whole("a number of bytes", 1 << 50))
+    )
     redis_url: str | None = field(default=None, repr=False, metadata=_by("REDIS_URL", str))
     database_url: str | None = field(default=None, repr=False, metadata=_by("DATABASE_URL", str))
     pepper: str | None = field(default=None, repr=False, metadata=_by("PENSTOCK_PEPPER", str))

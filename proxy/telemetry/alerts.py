@@ -98,6 +98,25 @@ class Alerts:
         for line in self._lines:
             self._start(line)
 
+    def follow(self, channels: Sequence[Channel]) -> None:
+        """Deliver to these from now on. What waits for one that is no more is told in the log; others go on."""
+        kept = [line for line in self._lines if line.channel in channels]
+        for line in self._lines:
+            if line not in kept:
+                self._retire(line)
+        known = [line.channel for line in kept]
+        added = [_Line(channel) for channel in channels if channel not in known]
+        self._lines = [*kept, *added]
+        for line in added:
+            line.idle.set()
+            self._start(line)
+
+    def _retire(self, line: _Line) -> None:
+        if line.task is not None:
+            line.task.cancel()
+        for _, alert in line.waiting:
+            self._log.event("alert not delivered", channel=named(line.channel), told=sentence(alert))
+
     async def close(self) -> None:
         """What is not delivered within `CLOSE_S` is told in the log."""
         with suppress(TimeoutError):

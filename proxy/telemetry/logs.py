@@ -8,10 +8,13 @@ the next line that gets through says how many.
 import asyncio
 import os
 import queue
+import select
+import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any, Final, TextIO
 
 import orjson
@@ -30,27 +33,36 @@ _COLOURS: Final = {"ok": "32", "refused": "33", "client_cancelled": "33", "parti
 class _Stream:
     """A descriptor that somebody else has opened."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, *, shared: bool) -> None:
         self._descriptor = stream.fileno()
+        self._shared = shared
 
     def write(self, data: bytes) -> None:
         left = data
         while left:
             try:
-                left = left[os.write(self._descriptor, left) :]
+                left = left[os.write(self._descriptor, left[: self._at_once(left)]) :]
             except BlockingIOError:
                 time.sleep(FLUSH_S)  # somebody made the stream non-blocking, and its reader is slow
+
+    def _at_once(self, left: bytes) -> int:
+        """How many bytes to write: whole lines that a pipe takes in one piece, where there are others that write to it."""
+        if not self._shared or len(left) <= select.PIPE_BUF:
+            return len(left)
+        whole = left.rfind(b"\n", 0, select.PIPE_BUF) + 1
+        return whole or left.find(b"\n") + 1 or len(left)
 
 
 class Log:
     """Writes to one stream, or to a file. Made in the loop's thread; `close` flushes."""
 
-    def __init__(self, stream: TextIO | LogFile, *, readable: bool | None = None) -> None:
+    def __init__(self, stream: TextIO | LogFile, *, readable: bool | None = None, shared: bool = False) -> None:
+        """``shared``: other processes write to the same pipe, so that lines are written whole."""
         if isinstance(stream, LogFile):
             self._sink: LogFile | _Stream = stream
             self._readable = bool(readable)
         else:
-            self._sink = _Stream(stream)
+            self._sink = _Stream(stream, shared=shared)
             self._readable = stream.isatty() if readable is None else readable
         self._untold: list[tuple[Callable[[], Mapping[str, object]], float]] = []
         self._lines: list[bytes] = []
@@ -140,6 +152,11 @@ class Log:
                 # Nobody reads any more, or the disk is full: what can be told when it can be is how much was lost.
                 self._lost += batch.count(b"\n")
             self._backlog -= len(batch)
+
+
+def stdout(*, shared: bool) -> Log:
+    """The log of a process: on its standard output, or nowhere where that is closed."""
+    return Log(sys.stdout if sys.stdout is not None else Path(os.devnull).open("w"), shared=shared)
 
 
 def _exchange_line(tell: Callable[[], Mapping[str, object]], at: float, *, readable: bool) -> bytes:

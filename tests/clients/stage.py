@@ -94,7 +94,18 @@ def stage(folder: Path, cuts: Callable[[str], Cut] | None = None, config: str = 
         routes = folder / "routes.yaml"
         routes.write_text(config.format(sim=sim, raw=raw.port), encoding="utf-8")
         output = folder / "penstock.txt"
-        command: list[str | Path] = [PENSTOCK, "serve", "--port", "0", "--drain", "2s", "--config", routes]
+        command: list[str | Path] = [
+            PENSTOCK,
+            "serve",
+            "--port",
+            "0",
+            "--drain",
+            "2s",
+            "--grace",
+            "0s",
+            "--config",
+            routes,
+        ]
         popen = stack.enter_context(child(command, output))
         url = printed(popen, output, _SERVES)
         _await_live(url)

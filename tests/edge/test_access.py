@@ -8,7 +8,8 @@ import orjson
 import pytest
 
 from proxy.config.resolve import parse
-from proxy.server.serve import CannotServe, Options, Service
+from proxy.server.cannot_serve import CannotServe
+from proxy.server.serve import Options, Service
 from proxy.server.settings import Settings
 from tests.conftest import Start
 from tests.edge.recorder import Recorder, answer

@@ -122,14 +122,13 @@ async def test_an_account_drains_where_it_alone_is_told_to(start: Start, upstrea
 
 async def test_s53_an_accounts_credential_is_hidden_from_the_log(start: Start, upstream: Recorder) -> None:
     gateway = await opened(start, upstream)
-    assert set(ENVIRON.values()) <= set(gateway.service._credentials())
+    assert set(ENVIRON.values()) <= gateway.log.hidden
 
 
 async def test_the_probe_shows_the_credential_that_counts_now(start: Start, upstream: Recorder) -> None:
     url = await upstream.start()
     gateway = await start(CONFIG.format(url=url), environ=ENVIRON, admin_key=ADMIN, pepper=PEPPER, probe_every_s=0.02)
-    gateway.service.table = parse(CONFIG.format(url=url), "routes.yaml", {**ENVIRON, "SHARED_KEY": "renewed-4711"})
-    gateway.runtime.take(gateway.service.table)
+    gateway.service._serve_by(parse(CONFIG.format(url=url), "routes.yaml", {**ENVIRON, "SHARED_KEY": "renewed-4711"}))
     async with asyncio.timeout(5):
         while not any(one.headers.get("authorization") == "Bearer renewed-4711" for one in upstream.received):
             await asyncio.sleep(0.01)

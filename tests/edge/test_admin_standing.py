@@ -81,7 +81,15 @@ def _target(provider: str, model: str, reason: str | None) -> dict[str, str | No
 
 async def test_config_is_told_of_the_table_that_is_run_on(penstock: Gateway, tmp_path: Path) -> None:
     unread = (await ask(penstock.port, "/admin/config", WITH_KEY)).json()
-    assert unread == {"path": None, "sha256": None, "loaded_at": None, "problems": []}
+    nothing: dict[str, object] = {
+        "path": None,
+        "sha256": None,
+        "loaded_at": None,
+        "reloads": 0,
+        "failed_at": None,
+        "problems": [],
+    }
+    assert unread == nothing
     path = tmp_path / "routes.yaml"
     path.write_bytes(CONFIG.encode())
     surface = penstock.service._surface
@@ -104,9 +112,12 @@ async def test_admin_is_served_on_its_own_port_alone_where_it_has_one(start: Sta
         assert (here.status, here.error["code"]) == (404, "not_found")
         assert (await ask(apart, endpoint.path, method=endpoint.method)).status == 401
         there = await ask(apart, endpoint.path, WITH_KEY, method=endpoint.method)
-        needs_a_body = endpoint.path in ("/admin/cache/invalidate", "/admin/cache/warm", "/admin/limits/reset") or (
-            (endpoint.method, endpoint.path) == ("POST", "/admin/keys")
-        )
+        needs_a_body = endpoint.path in (
+            "/admin/cache/invalidate",
+            "/admin/cache/warm",
+            "/admin/config/reload",
+            "/admin/limits/reset",
+        ) or ((endpoint.method, endpoint.path) == ("POST", "/admin/keys"))
         assert there.status == (404 if "{" in endpoint.path else 400 if needs_a_body else 200)
         assert there.status in (200, 400) or re.search("ledger has no row|no key with this id", there.error["message"])
     for path in ("/v1/models", "/health", "/livez", "/v1/chat/completions"):

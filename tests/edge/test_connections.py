@@ -13,7 +13,8 @@ import pytest
 
 from proxy.edge import connections
 from proxy.edge.connections import Caps, Connections
-from proxy.server import descriptors
+from proxy.server import serve
+from proxy.server.sockets import client_caps
 from tests.conftest import Start
 from tests.gateway import CHAT, Connection, Gateway, get
 
@@ -258,7 +259,7 @@ async def test_f058_a_client_that_reads_nothing_is_given_up_and_booked(
 
 
 def caps(monkeypatch: pytest.MonkeyPatch, total: int, per_address: int) -> None:
-    monkeypatch.setattr(descriptors, "client_caps", lambda: Caps(total, per_address))
+    monkeypatch.setattr(serve, "client_caps", lambda _: Caps(total, per_address))
 
 
 async def test_s47_one_address_leaves_room_for_others(monkeypatch: pytest.MonkeyPatch, start: Start) -> None:
@@ -288,17 +289,9 @@ async def test_s47_one_address_leaves_room_for_others(monkeypatch: pytest.Monkey
             await asyncio.sleep(0.01)
 
 
-def test_what_the_process_has_descriptors_for() -> None:
-    total, per_address = descriptors.client_caps()
-    assert 16 <= per_address < total
-
-
-@pytest.mark.parametrize(
-    ("limit", "expected"), [(100, Caps(16, 12)), (512, Caps(192, 144)), (20_000, Caps(9936, 7452))]
-)
-def test_half_of_the_descriptors_are_for_clients(limit: int, expected: Caps, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(descriptors, "_limit", lambda: limit)
-    assert descriptors.client_caps() == expected
+@pytest.mark.parametrize(("room", "expected"), [(16, Caps(16, 16)), (1023, Caps(1023, 1023)), (9936, Caps(9936, 7452))])
+def test_one_address_has_three_quarters_of_a_large_room(room: int, expected: Caps) -> None:
+    assert client_caps(room) == expected
 
 
 class Fake:

@@ -303,7 +303,7 @@ async def test_f086_scripts_may_be_flushed_at_any_time(start: Start, recorder: R
 def test_a_bad_url_refuses_to_start(tmp_path: Path, url: str) -> None:
     config = config_file(tmp_path, 'providers: {sim: {like: vllm, base_url: "http://127.0.0.1:9/v1"}}')
     done = subprocess.run(
-        [*PENSTOCK, "serve", "--port", "0", "--config", config],
+        [*PENSTOCK, "serve", "--port", "0", "--grace", "0s", "--config", config],
         env={**ENVIRONMENT, "REDIS_URL": url},
         capture_output=True,
         text=True,

@@ -212,3 +212,11 @@ async def test_one_store_call_an_exchange_and_none_without_limits(start: Start, 
     assert (await send(gateway.port, CHAT, body())).status == 200
     await asyncio.sleep(0.05)
     assert calls() == before + 2
+
+
+async def test_what_is_refused_is_counted(start: Start, held: Held) -> None:
+    held.go.set()
+    gateway = await start(config(await held.start(), "{rps: 0.01, burst: 1}"))
+    assert [(await send(gateway.port, CHAT, body())).status for _ in range(3)] == [200, 429, 429]
+    counted = gateway.service.metrics.snapshot()["penstock_limited_total"]
+    assert {labels: values[0] for labels, values in counted.items()} == {("requests",): 2}

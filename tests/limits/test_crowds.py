@@ -60,6 +60,7 @@ async def test_slots_are_never_more_than_there_are(start: Start, held: Held, whe
     assert {(one.headers["retry-after"], one.error["message"]) for one in answers} == {
         ("1", f"account default may have {FITS} requests under way at once, and has. Try again soon.")
     }
+    await held.until_seen(FITS)
     assert (await under_way(running[0]), len(held.seen)) == (FITS, FITS)
     held.go.set()
     assert Counter(one.status for one in await asyncio.gather(*asking)) == {200: FITS, 429: ASKED - FITS}
@@ -71,6 +72,7 @@ async def test_requests_are_never_more_than_burst_and_rate(start: Start, held: H
     running = await started(start, where, config(await held.start(), f"{{rps: 0.01, burst: {FITS}}}"))
     asking = await ask(running, ASKED, body())
     answers = await refused(asking, ASKED - FITS)
+    await held.until_seen(FITS)
     assert len(held.seen) == FITS
     ((claim,), (standing,)) = claims_of(running[0]), await standings(running[0])
     assert claim.requests is not None
@@ -96,6 +98,7 @@ async def test_tokens_are_never_more_than_a_minutes(start: Start, held: Held, wh
             assert claim.tokens is not None
             assert standing.tokens_used <= claim.tokens.size
             await asyncio.sleep(0.02)
+    await held.until_seen(FITS)
     flowed_back = tpm * (time.monotonic() - began) / 60
     assert FITS * each <= len(held.seen) * each <= tpm + flowed_back
     held.go.set()

@@ -19,7 +19,7 @@ ENVIRONMENT = {"PATH": os.environ["PATH"], "PENSTOCK_ADMIN_KEY": ADMIN_KEY, "PEN
 def serving(*arguments: str, environ: dict[str, str] | None = None) -> Iterator[tuple[subprocess.Popen[str], int, str]]:
     """The process, its port, and what it printed up to its address."""
     process = subprocess.Popen(
-        [*PENSTOCK, "serve", "--port", "0", *arguments],
+        [*PENSTOCK, "serve", "--port", "0", "--grace", "0s", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -54,7 +54,7 @@ async def test_two_that_start_at_once_take_the_same_key(tmp_path: Path) -> None:
     try:
         for output in outputs:
             with output.open("wb") as sink:
-                command = [*PENSTOCK, "serve", "--port", "0", "--demo", "--config", config]
+                command = [*PENSTOCK, "serve", "--port", "0", "--grace", "0s", "--demo", "--config", config]
                 processes.append(subprocess.Popen(command, stdout=sink, stderr=subprocess.STDOUT, env=environ))
         for output in outputs:
             port = await _port(output)
@@ -89,7 +89,7 @@ def test_nothing_is_served_where_nothing_can_be_kept(data: str, admin_key: str) 
 
 def _refused_start(environ: dict[str, str], *arguments: str) -> str:
     """What a start that must fail says."""
-    command = [*PENSTOCK, "serve", "--port", "0", "--demo", *arguments]
+    command = [*PENSTOCK, "serve", "--port", "0", "--grace", "0s", "--demo", *arguments]
     ran = subprocess.run(
         command, capture_output=True, text=True, env={**ENVIRONMENT, **environ}, check=False, timeout=20
     )

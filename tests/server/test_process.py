@@ -9,7 +9,8 @@ from pathlib import Path
 import orjson
 import pytest
 
-from proxy.server.serve import CannotServe, refuse_open_bind
+from proxy.server.cannot_serve import CannotServe
+from proxy.server.serve import refuse_open_bind
 from tests.gateway import CHAT, Connection, closed_port, get, send
 from tests.server.process import ENVIRONMENT, PENSTOCK, config_file, serving
 
@@ -94,21 +95,29 @@ async def test_a_second_signal_ends_the_patience(tmp_path: Path) -> None:
         await client.close()
 
 
-async def test_readiness_fails_while_draining_and_new_work_is_refused(tmp_path: Path) -> None:
-    with serving("--config", config_file(tmp_path, "routes: {}"), "--demo", "--drain", "5s") as (process, port, _):
-        client, second, third = [await Connection.open(port) for _ in range(3)]
-        client.post(CHAT, orjson.dumps({"model": "demo/paced:20:50ms", "stream": True, "messages": []}))
-        await client.until(b'"content":"')
-        process.send_signal(signal.SIGTERM)
-        await client.until(b'"content":"a')
-        second.post(CHAT, orjson.dumps({"model": "demo", "messages": []}))
-        refused = await second.answer()
-        assert (refused.status, refused.error["code"]) == (503, "shutting_down")
-        third.writer.write(b"GET /readyz HTTP/1.1\r\nhost: x\r\n\r\n")
-        assert (await third.answer()).status == 503
-        assert (await client.answer()).end == "whole"
-        for connection in (client, second, third):
-            await connection.close()
+async def test_a_hang_up_has_the_file_read_again(tmp_path: Path) -> None:
+    config = config_file(tmp_path, "routes: {a: {tiers: [openai/first]}}")
+    body = orjson.dumps({"model": "a", "messages": []})
+    with serving("--config", config, "--demo", environ={"PENSTOCK_DATA": str(tmp_path / "data")}) as (process, port, _):
+        assert (await send(port, CHAT, body)).headers["x-penstock-model"] == "first"
+        config_file(tmp_path, "routes: {a: {tiers: [openai/second]}}")
+        process.send_signal(signal.SIGHUP)
+        until = time.monotonic() + 0.9  # sooner than it would be seen
+        while (await send(port, CHAT, body)).headers["x-penstock-model"] != "second":
+            assert time.monotonic() < until
+
+
+def test_for_scripts_it_says_in_json_what_it_serves(tmp_path: Path) -> None:
+    config = config_file(tmp_path, "routes: {a: {tiers: [openai/first]}}")
+    command = [*PENSTOCK, "serve", "--port", "0", "--demo", "--json", "--config", config]
+    environ = {**ENVIRONMENT, "PENSTOCK_DATA": str(tmp_path / "data")}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environ) as process:
+        assert process.stdout is not None
+        told = next(orjson.loads(line) for line in process.stdout if '"url"' in line)
+        process.kill()
+    assert told["url"].startswith("http://127.0.0.1:")
+    assert (told["demo"], told["routes"]["a"]) == (True, ["demo/first"])
+    assert told["providers"]["openai"] == "OPENAI_API_KEY is not set"
 
 
 def test_a_port_in_use_is_told_with_what_to_do() -> None:
@@ -123,6 +132,14 @@ def test_a_port_in_use_is_told_with_what_to_do() -> None:
     assert f"Cannot listen on 127.0.0.1:{port}" in ran.stderr
     assert f"--port {port + 1}" in ran.stderr
     assert "Traceback" not in ran.stderr
+    assert "draining" not in ran.stdout
+
+
+def test_a_folder_is_no_routes_file(tmp_path: Path) -> None:
+    command = [*PENSTOCK, "serve", "--config", str(tmp_path)]
+    ran = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=False)
+    assert ran.returncode == 2
+    assert f"{tmp_path}: a directory, not a file" in ran.stderr
 
 
 def test_a_broken_file_is_told_and_nothing_is_served(tmp_path: Path) -> None:

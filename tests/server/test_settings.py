@@ -32,6 +32,8 @@ def test_every_variable_is_read() -> None:
             "PENSTOCK_URL": "https://proxy.example",
             "PENSTOCK_MASTER_KEY": SECRET,
             "PENSTOCK_MASTER_KEY_PREVIOUS": SECRET[::-1],
+            "PENSTOCK_WORKERS": "4",
+            "PENSTOCK_MEMORY_BYTES": "1000000000",
             "HOME": "/root",
         }
     )
@@ -41,6 +43,8 @@ def test_every_variable_is_read() -> None:
         *(Path("my.yaml"), "::1", 80, data, SECRET, None, 0, names, "https://proxy.example"),
         master_key=SECRET,
         master_key_previous=SECRET[::-1],
+        workers=4,
+        memory_bytes=1_000_000_000,
     )
 
 

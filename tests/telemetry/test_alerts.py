@@ -311,3 +311,20 @@ async def test_a_reached_budget_says_until_when(hooks: Hooks) -> None:
         "the whole proxy has spent 1.00 of 1.00 USD (100 %) of its monthly budget. Requests that do not fit any more are"
         " refused (402 budget_exceeded) until 2026-12-01T00:00:00Z."
     )
+
+
+async def test_a_reload_keeps_the_channels_that_stay_and_ends_those_that_go(hooks: Hooks) -> None:
+    """What waits for a channel that stays is delivered; what waits for one that goes is told."""
+    stays, goes = Webhook(f"{hooks.url}/stays"), Webhook(f"http://127.0.0.1:{closed_port()}/goes")
+    async with alerting(stays, goes) as (alerts, log):
+        kept = alerts._lines[0]
+        alerts(ALERT)
+        comes = Webhook(f"{hooks.url}/comes")
+        alerts.follow([comes, stays])
+        assert {line.channel for line in alerts._lines} == {stays, comes}
+        assert kept in alerts._lines
+        await told(log, "alert not delivered")
+        assert len(await hooks.got(1)) == 1
+        alerts(ALERT)
+        assert len(await hooks.got(3)) == 3
+        assert "goes" not in log.text

@@ -1,4 +1,5 @@
 import os
+import select
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -100,3 +101,19 @@ def test_a_reader_that_does_not_read_costs_lines_and_not_time(monkeypatch: pytes
         log.close()
         assert log._dropped > 0
         os.close(reading)
+
+
+def test_lines_are_written_whole_where_others_write_to_the_same_pipe(tmp_path: Path) -> None:
+    """Each write holds whole lines, and no more than a pipe takes in one piece, but for a line that is longer."""
+    short = b"".join(b"%d %s\n" % (number, b"x" * 700) for number in range(20))
+    long = b"y" * (2 * select.PIPE_BUF) + b"\n"
+    with (tmp_path / "log").open("w") as stream:
+        sink = logs._Stream(stream, shared=True)
+        left, writes = short + long + short, list[bytes]()
+        while left:
+            count = sink._at_once(left)
+            writes.append(left[:count])
+            left = left[count:]
+    assert b"".join(writes) == short + long + short
+    assert all(one.endswith(b"\n") and (len(one) <= select.PIPE_BUF or one == long) for one in writes)
+    assert len(writes) == 9

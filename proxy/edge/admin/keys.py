@@ -12,6 +12,7 @@ from decimal import Decimal
 from typing import Any, Final, TypeVar
 
 from proxy.core import key_record, key_rights, virtual_key
+from proxy.core.event import EventKind
 from proxy.core.failure import Failure, FailureKind, Rejected
 from proxy.core.key_record import GRACE_S_MAX, KeyRecord
 from proxy.core.payer import BudgetTable
@@ -86,6 +87,7 @@ async def create(ask: Ask) -> dict[str, Any]:
     if not await _answered(ring.store.create(record)):
         raise RuntimeError("a new key's id is taken, which happens once in 10^21 times")
     await ring.changed()
+    _tell(ask, "made", record)
     return {"secret": made.text, "key": _document(record, now)}
 
 
@@ -103,13 +105,14 @@ async def change(ask: Ask) -> dict[str, Any]:
         _refuse_meaningless(after, fields, ask.runtime.table.budgets, now)
         return after
 
-    return {"key": _document(await _swapped(ask, changed), now)}
+    return {"key": _document(_tell(ask, "changed", await _swapped(ask, changed)), now)}
 
 
 async def revoke(ask: Ask) -> dict[str, Any]:
     """When it answers, this process lets nobody in with the key any more; the others within a second."""
     now = int(ask.runtime.wall())
-    return {"key": _document(await _swapped(ask, lambda record: key_record.revoked(record, now)), now)}
+    gone = await _swapped(ask, lambda record: key_record.revoked(record, now))
+    return {"key": _document(_tell(ask, "revoked", gone), now)}
 
 
 async def rotate(ask: Ask) -> dict[str, Any]:
@@ -125,7 +128,7 @@ async def rotate(ask: Ask) -> dict[str, Any]:
         _refuse_revoked(record)
         return key_record.rotated(record, made, ring.peppers.current, now, grace_s)
 
-    return {"secret": made.text, "key": _document(await _swapped(ask, rotated), now)}
+    return {"secret": made.text, "key": _document(_tell(ask, "rotated", await _swapped(ask, rotated)), now)}
 
 
 async def _swapped(ask: Ask, change: _Change) -> KeyRecord:
@@ -144,6 +147,13 @@ async def _swapped(ask: Ask, change: _Change) -> KeyRecord:
     raise Rejected(
         Failure(FailureKind.STORE_UNAVAILABLE, "Others change this key all the time; ask again.", retry_after_s=1)
     )
+
+
+def _tell(ask: Ask, act: str, record: KeyRecord) -> KeyRecord:
+    """Those who follow the events."""
+    if ask.runtime.events is not None:
+        ask.runtime.events.emit(EventKind.KEY, act=act, id=record.id)
+    return record
 
 
 async def _kept(ask: Ask) -> KeptKey:

@@ -1,4 +1,4 @@
-"""How the process stands: `GET /admin/config`, `/admin/providers`, `/admin/routes`. No credential is in what they tell."""
+"""What is served: `GET /admin/providers`, `/admin/routes`. No credential is in what they tell."""
 
 from typing import Any
 
@@ -6,17 +6,6 @@ from proxy.core import redact
 from proxy.core.breaker import credential_subject
 from proxy.core.routing import Provider, Route, Target
 from proxy.edge.admin.endpoint import Ask
-
-
-async def config(ask: Ask) -> dict[str, Any]:
-    """The file that the process runs on, as it was read. A file with a problem is never run on."""
-    source = ask.runtime.table.source
-    return {
-        "path": None if source is None else source.path,
-        "sha256": None if source is None else source.sha256,
-        "loaded_at": None if source is None else round(source.read_at, 3),
-        "problems": [],
-    }
 
 
 async def providers(ask: Ask) -> dict[str, Any]:

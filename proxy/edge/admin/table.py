@@ -14,6 +14,7 @@ from proxy.edge.admin import (
     budgets,
     cache,
     cache_warm,
+    configuration,
     events,
     keys,
     ledger,
@@ -70,7 +71,8 @@ ENDPOINTS: Final = (
         members=cache_warm.MEMBERS,
         recorded=frozenset({"concurrency", *(one.value for one in warm_up.Outcome)}),
     ),
-    Endpoint("GET", "/admin/config", Role.VIEWER, standing.config),
+    Endpoint("GET", "/admin/config", Role.VIEWER, configuration.shown),
+    Endpoint("POST", "/admin/config/reload", Role.ADMIN, configuration.reload, recorded=frozenset({"changes"})),
     Endpoint("GET", "/admin/events", Role.VIEWER, events.followed),
     Endpoint("GET", "/admin/keys", Role.VIEWER, keys.listed, query=keys.QUERY, per_account=True),
     Endpoint(
