@@ -100,19 +100,18 @@ def command(
     host = host or environment.host
     port = environment.port if port is None else port
     admin_port = environment.admin_port if admin_port is None else admin_port
+    metrics_port = environment.metrics_port if metrics_port is None else metrics_port
+    metrics_host = metrics_host or environment.metrics_host
     workers = workers or environment.workers
     drain_s, grace_s = _duration(drain, "--drain"), _duration(grace, "--grace")
     try:
         if workers is not None and worker is None:
             flags = [*(["--demo"] if demo else []), *(["--json"] if as_json else [])]
             arguments = ["--config", str(config), "--workers", str(workers), "--drain", drain, "--grace", grace, *flags]
-            if metrics_port is not None:
-                arguments += ["--metrics-port", str(metrics_port)]
-            if metrics_host is not None:
-                arguments += ["--metrics-host", metrics_host]
             from proxy.server.supervise import supervise  # noqa: PLC0415
 
-            sys.exit(supervise(environment, arguments, workers, (host, port, admin_port), drain_s=drain_s))
+            address, metrics = (host, port, admin_port), None if metrics_port is None else (metrics_host, metrics_port)
+            sys.exit(supervise(environment, arguments, workers, address, drain_s=drain_s, metrics=metrics))
         from proxy.server.serve import PROBE_EVERY_S, Options  # noqa: PLC0415
 
         options = Options(
@@ -126,8 +125,8 @@ def command(
             admin_hosts=environment.admin_hosts,
             probe_every_s=PROBE_EVERY_S,
             workers=workers or 1,
-            metrics_port=environment.metrics_port if metrics_port is None else metrics_port,
-            metrics_host=metrics_host or environment.metrics_host,
+            metrics_port=metrics_port if worker is None else None,  # the supervisor's
+            metrics_host=metrics_host,
         )
         _serve(options, environment, worker, as_json=as_json)
     except CannotServe as error:

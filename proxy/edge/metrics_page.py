@@ -1,14 +1,14 @@
 """`/metrics`: what was counted and how the process stands, as text, made in a thread."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
 from aiohttp import web
 
 from proxy.core.own_host import is_own_host
-from proxy.telemetry.metrics import Metrics, Snapshot, merge
+from proxy.telemetry.metrics import Snapshot
 
 PATH: Final = "/metrics"
 _HEADERS: Final = {"server": "penstock", "cache-control": "no-store", "x-content-type-options": "nosniff"}
@@ -16,25 +16,12 @@ _HEADERS: Final = {"server": "penstock", "cache-control": "no-store", "x-content
 
 @dataclass(slots=True)
 class MetricsPage:
-    """An `Exposition`.
+    """An `Exposition`. ``look``: all that is to be told of, as it is now."""
 
-    ``look``: the gauges as they are now. ``others``: what the other processes of the machine have counted, where one of them
-    answers for all; None: this one alone is told of.
-    """
-
-    metrics: Metrics
     look: Callable[[], Awaitable[Snapshot]]
-    others: Callable[[], Awaitable[Sequence[Snapshot]]] | None = None
-
-    async def taken(self) -> Snapshot:
-        """All of this process, for the one that answers for all."""
-        gauges = await self.look()
-        return self.metrics.snapshot() | gauges
 
     async def page(self, accept: str) -> tuple[str, bytes]:
-        own = await self.taken()
-        others = () if self.others is None else await self.others()
-        return await asyncio.to_thread(_rendered, own, others, accept)
+        return await asyncio.to_thread(_rendered, await self.look(), accept)
 
     async def handle(self, request: web.BaseRequest, *, own_names_only: bool) -> web.StreamResponse:
         """The handler of a port that serves nothing else, and asks for no key.
@@ -51,7 +38,7 @@ class MetricsPage:
         return web.Response(body=body, headers={**_HEADERS, "content-type": content_type})
 
 
-def _rendered(own: Snapshot, others: Sequence[Snapshot], accept: str) -> tuple[str, bytes]:
+def _rendered(told: Snapshot, accept: str) -> tuple[str, bytes]:
     from proxy.telemetry.exposition import rendered  # noqa: PLC0415 - 50 ms, when somebody asks
 
-    return rendered(merge([own, *others]) if others else own, accept)
+    return rendered(told, accept)

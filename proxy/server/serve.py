@@ -3,20 +3,20 @@
 import asyncio
 import contextlib
 import gc
-import ipaddress
 import os
 import signal
 import socket
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from aiohttp import http_parser, web
+from aiohttp import http_parser
 
 from proxy import __version__
+from proxy.config.address import is_loopback
 from proxy.config.resolve import with_demo
 from proxy.core.credential import Vault
 from proxy.core.event import EventKind
@@ -29,7 +29,6 @@ from proxy.edge.gauges import gauges
 from proxy.edge.health import Outlook
 from proxy.edge.intake import Intake
 from proxy.edge.metrics_page import MetricsPage
-from proxy.edge.protocol import HttpServer
 from proxy.edge.surface import Surface
 from proxy.phases.door import Door
 from proxy.phases.probe import Probe
@@ -38,33 +37,25 @@ from proxy.server import doors, own_secrets, sealed, trust
 from proxy.server.audit import LifeRecord
 from proxy.server.build import BadLog, BadStore, Stores, build_log, build_runtime, build_tracer
 from proxy.server.cannot_serve import CannotServe
-from proxy.server.control import Link, Message
+from proxy.server.control import Link
+from proxy.server.front import CLEANUP_S, OPERATORS_MAX, Front, Handle, open_front, open_metrics
 from proxy.server.notify import READY, STOPPING, notify
 from proxy.server.pressure import Pressure, soft_limit
 from proxy.server.reload import Reloader
 from proxy.server.sealed_watch import SealedWatch
 from proxy.server.settings import Settings
-from proxy.server.sockets import Acceptor, Room, client_caps, connections_max, descriptors, listener, raise_descriptors
+from proxy.server.sockets import Room, client_caps, connections_max, descriptors, listener, raise_descriptors
 from proxy.server.table_source import TableSource
 from proxy.simulator.server import Simulator
-from proxy.telemetry.metrics import Metrics, from_bytes, to_bytes
+from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.metrics import Snapshot as Counted
 from proxy.upstream.client import UpstreamClient
 
 if TYPE_CHECKING:
     from proxy.telemetry.traces import Traces
 
-KEEPALIVE_S: Final = 75.0  # longer than the 60 s of common load balancers, so that they close first
-LINE_BYTES_MAX: Final = 4 * 1024
-FIELD_BYTES_MAX: Final = 16 * 1024
-FIELDS_MAX: Final = 64
-READ_BYTES: Final = 64 * 1024
 FRESH_S: Final = 0.5  # a connection younger than this may be about to ask, and is told then
-CLEANUP_S: Final = 0.5  # for connections that the drain has left; their exchanges are over
 PROBE_EVERY_S: Final = 30.0
-ADMIN_CONNECTIONS_MAX: Final = 64  # on a port of its own
-
-Handle = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
 @dataclass(slots=True)
@@ -128,10 +119,10 @@ class Service:
     _demo_url: str = ""
     _upstream: UpstreamClient | None = None
     _simulator: Simulator | None = None
-    _runners: list[web.ServerRunner] = field(default_factory=list)
-    _acceptor: Acceptor | None = None
-    _admin_acceptor: Acceptor | None = None
+    _front: Front | None = None  # for clients
+    _fronts: list[Front] = field(default_factory=list)  # all of them
     _surface: Surface | None = None
+    _outlook: Outlook | None = None
     _stores: Stores | None = None
     _admin: Admin | None = None
     _life: LifeRecord | None = None
@@ -139,7 +130,6 @@ class Service:
     _tracer: "Traces | None" = None
     _secrets: SecretStore | None = None
     _watching: asyncio.Task[None] | None = None
-    _metrics_acceptor: Acceptor | None = None
     _pressure: Pressure | None = None
     _probing: asyncio.Task[None] | None = None
     _serving: bool = False
@@ -187,23 +177,28 @@ class Service:
         probe = self._probe(upstream)
         outlook = Outlook({} if probe is None else probe.checks, stores.states, stores.outbox.state)
         surface = self._surface = Surface(runtime, admin if moved_to is None else None, outlook, self.intake)
-        self.page = MetricsPage(
-            self.metrics, lambda: gauges(surface.runtime, outlook, surface.running), self._counted_by_others
-        )
-        runtime.exposition = self.page
+        runtime.exposition = self.page = MetricsPage(self._counted_by_all)
+        self._outlook = outlook
         self._follow_the_file(surface)
         most = connections_max(descriptors(), demo=self.options.demo)
-        self._connections = Connections(client_caps(most))
-        self._acceptor = await self._open(surface.handle, self._listener(), Room(most, self.intake, self.log))
-        self.admin_port = self.port
+        connections = self._connections = Connections(client_caps(most))
+        self._front = await self._open(surface.handle, self._listener(), Room(most, self.intake, self.log), connections)
+        self.port = self.admin_port = self._front.port
         if moved_to is not None:
-            own = Room(ADMIN_CONNECTIONS_MAX, Intake(), self.log)
-            self._admin_acceptor = await self._open(
-                lambda request: admin.handle(request, surface.runtime), self._admin_listener(moved_to), own
+            room = Room(OPERATORS_MAX, Intake(), self.log)
+            apart = await self._open(
+                lambda request: admin.handle(request, surface.runtime),
+                self._admin_listener(moved_to),
+                room,
+                Connections(client_caps(OPERATORS_MAX)),
             )
+            self.admin_port = apart.port
             self.log.event("the admin API has a port of its own", port=self.admin_port)
-        if self.options.metrics_port is not None and (self.inherited is None or self.inherited.number == 1):
-            await self._open_metrics(self.page, self.options.metrics_port)
+        if self.options.metrics_port is not None:
+            listens = listener(self.options.metrics_host, self.options.metrics_port, "--metrics-port")
+            shown = await open_metrics(self.page, listens, self.log)
+            self._fronts.append(shown)
+            self.metrics_port = shown.port
         self._pressure = Pressure(
             self.intake, self.log, time.monotonic, soft_limit(self.settings.memory_bytes, self.options.workers)
         )
@@ -212,8 +207,8 @@ class Service:
             self._probing = asyncio.create_task(probe.run(self._providers))
         if self.tables is not None:
             self._watch(self.tables)
-        for acceptor in self._acceptors():
-            acceptor.start()
+        for front in self._fronts:
+            front.acceptor.start()
         if self.reloader is not None:
             self.reloader.start()
 
@@ -275,56 +270,18 @@ class Service:
 
     def _listener(self) -> socket.socket:
         if self.inherited is None:
-            listens = listener(self.options.host, self.options.port, "--port")
-        else:
-            listens = _inherited(self.inherited.listener)
-        self.port = listens.getsockname()[1]
-        return listens
+            return listener(self.options.host, self.options.port, "--port")
+        return _inherited(self.inherited.listener)
 
     def _admin_listener(self, port: int) -> socket.socket:
         if self.inherited is None or self.inherited.admin is None:
-            listens = listener(self.options.host, port, "--admin-port")
-        else:
-            listens = _inherited(self.inherited.admin)
-        self.admin_port = listens.getsockname()[1]
-        return listens
+            return listener(self.options.host, port, "--admin-port")
+        return _inherited(self.inherited.admin)
 
-    async def _open_metrics(self, page: MetricsPage, port: int) -> None:
-        host = self.options.metrics_host
-        own_names_only = is_loopback(host)
-        listens = listener(host, port, "--metrics-port")
-        self._metrics_acceptor = await self._open(
-            lambda request: page.handle(request, own_names_only=own_names_only),
-            listens,
-            Room(ADMIN_CONNECTIONS_MAX, Intake(), self.log),
-        )
-        self.metrics_port = listens.getsockname()[1]
-        self.log.event("/metrics has a port of its own", host=host, port=self.metrics_port)
-
-    async def _open(self, handle: Handle, listens: socket.socket, room: Room) -> Acceptor:
-        server = HttpServer(
-            handle,
-            lambda reason: self.log.event("refused what is not HTTP", reason=reason),
-            self.log.bug,
-            handler_cancellation=True,
-            keepalive_timeout=KEEPALIVE_S,
-            access_log=None,
-            auto_decompress=False,
-            max_line_size=LINE_BYTES_MAX,
-            max_field_size=FIELD_BYTES_MAX,
-            max_headers=FIELDS_MAX,
-            read_bufsize=READ_BYTES,
-            lingering_time=2.0,
-            connections=self._connections,
-        )
-        runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=CLEANUP_S)
-        self._runners.append(runner)
-        await runner.setup()
-        return Acceptor(listens, server, self.log, room)
-
-    def _acceptors(self) -> list[Acceptor]:
-        acceptors = (self._acceptor, self._admin_acceptor, self._metrics_acceptor)
-        return [one for one in acceptors if one is not None]
+    async def _open(self, handle: Handle, listens: socket.socket, room: Room, connections: Connections) -> Front:
+        front = await open_front(handle, listens, room, connections, self.log)
+        self._fronts.append(front)
+        return front
 
     @property
     def url(self) -> str:
@@ -384,31 +341,16 @@ class Service:
         if self.link is not None:
             self.link.say(word)
 
-    def snapshot(self) -> Mapping[str, Any]:
-        """What this process tells of itself, to whoever gathers it from all workers."""
-        reloader = self.reloader
-        return {
-            "pid": os.getpid(),
-            "running": 0 if self._surface is None else self._surface.running,
-            "overload": self.intake.overload,
-            "memory_bytes": None if self._pressure is None else self._pressure.memory,
-            "config_sha256": None if reloader is None else reloader.state.sha256,
-            "reload_failed": reloader is not None and reloader.state.reload_failed,
-            "metrics": to_bytes(self.metrics.snapshot()).decode(),
-        }
+    async def counted(self) -> Counted:
+        """What this process has counted, and how it stands."""
+        if self._surface is None or self._outlook is None:
+            return self.metrics.snapshot()
+        return self.metrics.snapshot() | await gauges(self._surface.runtime, self._outlook, self._surface.running)
 
-    async def snapshots(self) -> list[Message]:
-        """The snapshot of each worker that answers within a second; without a supervisor, this one's."""
-        if self.link is None:
-            return [{"worker": 1, "pid": os.getpid(), "snapshot": self.snapshot()}]
-        return await self.link.snapshots()
-
-    async def _counted_by_others(self) -> list[Counted]:
-        """What the other workers have counted; a gauge is this process's."""
-        if self.link is None:
-            return []
-        told = [one["snapshot"] for one in await self.link.snapshots() if one["pid"] != os.getpid()]
-        return [from_bytes(one["metrics"].encode()) for one in told]
+    async def _counted_by_all(self) -> Counted:
+        """All workers together; without a supervisor that answers, this one."""
+        told = None if self.link is None else await self.link.counted()
+        return await self.counted() if told is None else told
 
     # The end.
 
@@ -422,12 +364,12 @@ class Service:
             await self.reloader.close()
         if self._serving and self._surface is not None:
             await self._drain(self._surface, handing_over=handing_over)
-        for acceptor in self._acceptors():
-            acceptor.close()
+        for front in self._fronts:
+            front.acceptor.close()
         if self._connections is not None:
             asyncio.get_running_loop().call_later(2 * CLEANUP_S, self._connections.abort_all)
-        for runner in self._runners:
-            await runner.cleanup()
+        for front in self._fronts:
+            await front.close()
         if self._pressure is not None:
             await self._pressure.close()
         for task in (self._probing, self._watching):
@@ -465,14 +407,14 @@ class Service:
         self.intake.unready = not handing_over
         self.log.event("draining", exchanges=surface.running, seconds=self.options.drain_s, grace_s=grace_s)
         if handing_over:
-            for acceptor in self._acceptors():
-                acceptor.close()
+            for front in self._fronts:
+                front.acceptor.close()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace_s):
                 await self._hurried.wait()
-        if self._acceptor is not None:
-            self._acceptor.close()
-            self._acceptor.close_idle(0.0 if handing_over else FRESH_S)
+        if self._front is not None:
+            self._front.acceptor.close()
+            self._front.acceptor.close_idle(0.0 if handing_over else FRESH_S)
         await surface.drain(0.0 if self._hurried.is_set() else max(ends_at - time.monotonic(), 0.0))
 
     def hurry(self) -> None:
@@ -499,13 +441,6 @@ def refuse_open_bind(host: str) -> None:
             f"Refusing to listen on {host}: access is open (access.mode: open), so everyone who can reach it could spend "
             "with your provider keys. Ask for keys (access: {mode: keys}, or PENSTOCK_API_KEY), or listen on 127.0.0.1."
         )
-
-
-def is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def settle_memory() -> None:
@@ -561,7 +496,7 @@ async def serve(service: Service) -> None:
             "gone": stop.orphaned,
         }
         service.link = Link(service.inherited.control, orders, service.log)
-        service.link.snapshot = service.snapshot
+        service.link.count = service.counted
         await service.link.start()
     try:
         await service.start()
@@ -575,7 +510,7 @@ async def serve(service: Service) -> None:
     finally:
         await service.stop(handing_over=stop.handing_over)
         if service.link is not None:
-            await service.link.close()
+            await service.link.close(service.metrics.snapshot())
         service.log.close()
 
 

@@ -26,7 +26,8 @@ from functools import partial
 from typing import Any, Final
 
 from proxy.ports import ExchangeLog
-from proxy.server.control import SNAPSHOT_S, Message, Wire
+from proxy.server.control import COUNT_S, Wire
+from proxy.telemetry.metrics import Snapshot, counters, from_bytes, merge, to_bytes
 
 READY_S: Final = 30.0
 SETTLED_S: Final = 5.0  # one that lived so long did not die of its start
@@ -58,6 +59,7 @@ class _Process:
     process: asyncio.subprocess.Process
     wire: Wire
     ready: bool = False
+    counted: Snapshot = field(default_factory=dict)  # as it said last
     listening: asyncio.Task[None] | None = None
 
 
@@ -77,10 +79,9 @@ class _Place:
 
 @dataclass(slots=True)
 class _Question:
-    """One worker's question for snapshots."""
+    """What have you counted? To all workers."""
 
     waiting: set[int]  # processes
-    answers: list[Message] = field(default_factory=list)
     done: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -107,6 +108,7 @@ class Supervisor:
         self._numbers = itertools.count(1)
         self._questions: dict[int, _Question] = {}
         self._asking: set[asyncio.Task[None]] = set()
+        self._gone_counted: Snapshot = {}  # by those that are gone: a counter never falls
         self._stop = asyncio.Event()
         self._rolling: asyncio.Task[None] | None = None
 
@@ -235,7 +237,7 @@ class Supervisor:
             self._log.event("worker cannot be started", worker=place.number, error=error.strerror or str(error))
             return NOT_STARTED
         code = await process.process.wait()
-        self._gone(process)
+        await self._gone(process)
         place.current = None
         return code
 
@@ -266,7 +268,11 @@ class Supervisor:
             started.wire.send({"do": place.order})
         return started
 
-    def _gone(self, process: _Process) -> None:
+    async def _gone(self, process: _Process) -> None:
+        """Its last words are read first."""
+        if process.listening is not None:
+            await asyncio.wait({process.listening}, timeout=COUNT_S)
+        self._gone_counted = merge([self._gone_counted, counters(process.counted)])
         for question in self._questions.values():
             _answered(question, process.process.pid)
         process.wire.close()
@@ -287,34 +293,39 @@ class Supervisor:
                     for other in self._all:
                         if other is not place:
                             _tell(other, "reload")
-                case {"say": "snapshots", "id": number}:
+                case {"say": "counted", "id": number}:
                     task = asyncio.create_task(self._answer(process, number))
                     self._asking.add(task)
                     task.add_done_callback(self._asking.discard)
-                case {"say": "snapshot", "id": number, "snapshot": snapshot}:
+                case {"say": "count", "id": number, "counted": counted}:
+                    process.counted = from_bytes(counted.encode())
                     question = self._questions.get(number)
                     if question is not None:
-                        pid = process.process.pid
-                        question.answers.append({"worker": place.number, "pid": pid, "snapshot": snapshot})
-                        _answered(question, pid)
+                        _answered(question, process.process.pid)
                 case _:
                     self._log.event("a worker said what is not understood", worker=place.number)
 
     async def _answer(self, asker: _Process, number: Any) -> None:
-        """Ask every worker what it holds, and tell the one that wants to know."""
+        counted = to_bytes(await self.counted()).decode()
+        asker.wire.send({"say": "counted", "id": number, "counted": counted})
+
+    async def counted(self) -> Snapshot:
+        """What all workers have counted, those that are gone too. One that is slow to answer: what it said last."""
         own = next(self._numbers)
         asked = [place.current for place in self._all if place.current is not None and place.current.ready]
         question = self._questions[own] = _Question({one.process.pid for one in asked})
         try:
             for one in asked:
-                one.wire.send({"do": "snapshot", "id": own})
-            async with asyncio.timeout(SNAPSHOT_S):
-                await question.done.wait()
+                one.wire.send({"do": "count", "id": own})
+            async with asyncio.timeout(COUNT_S):
+                while question.waiting:
+                    await question.done.wait()
         except TimeoutError:
             self._log.event("workers: some did not answer in time", pids=sorted(question.waiting))
         finally:
             del self._questions[own]
-        asker.wire.send({"say": "snapshots", "id": number, "answers": question.answers})
+        there = [place.current.counted for place in self._all if place.current is not None]
+        return merge([self._gone_counted, *there])
 
     # The end.
 

@@ -441,6 +441,11 @@ def _joined(how: Joined, mine: tuple[float, ...], theirs: tuple[float, ...]) -> 
             return tuple(map(min, zip(mine, theirs, strict=True)))
 
 
+def counters(snapshot: Snapshot) -> Snapshot:
+    """Without the gauges: what is still so when the process is gone."""
+    return {name: series for name, series in snapshot.items() if BY_NAME[name].kind is not Kind.GAUGE}
+
+
 def to_bytes(snapshot: Snapshot) -> bytes:
     """A snapshot for another process to `merge`."""
     return orjson.dumps({name: [[*one] for one in series.items()] for name, series in snapshot.items()})

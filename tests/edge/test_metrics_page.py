@@ -6,7 +6,7 @@ import orjson
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from proxy.telemetry.metrics import METRICS, Snapshot
+from proxy.telemetry.metrics import METRICS, Snapshot, merge
 from tests.conftest import Start
 from tests.edge.doorway import KEY, OTHER, ask
 from tests.gateway import Answer, Gateway, get
@@ -152,12 +152,12 @@ async def test_one_process_can_answer_for_all(penstock: Gateway) -> None:
     await penstock.booked()
     page = penstock.service.page
     assert page is not None
-    own = await page.taken()
+    own = await page.look()
 
-    async def others() -> list[Snapshot]:
-        return [own, own]
+    async def all_of_them() -> Snapshot:
+        return merge([own, own, own])
 
-    page.others = others
+    page.look = all_of_them
     assert (await seen(penstock))["penstock_requests_total"] == {("general", "chat", "200", "ok"): 3}
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from proxy.server import workers
 from proxy.server.workers import Supervisor
+from proxy.telemetry.metrics import from_bytes
 from tests.gateway import RecordingLog
 
 # Says that it is ready, and does what it is told; ``{extra}`` comes before it listens.
@@ -18,6 +19,7 @@ _WORKER = """
 import json, socket, sys, time
 given = json.loads(sys.argv[-1])
 wire = socket.socket(fileno=given["control"]).makefile("rwb")
+COUNTED = json.dumps({"penstock_limited_total": [[["rps"], [given["number"]]]], "penstock_exchanges_running": [[[], [1]]]})
 def say(word, **facts):
     wire.write(json.dumps({"say": word, **facts}).encode() + b"\\n")
     wire.flush()
@@ -25,11 +27,11 @@ say("ready")
 EXTRA
 for line in wire:
     told = json.loads(line)
-    if told.get("do") == "snapshot":
-        say("snapshot", id=told["id"], snapshot={"number": given["number"]})
+    if told.get("do") == "count":
+        say("count", id=told["id"], counted=COUNTED)
     elif told.get("do") in ("drain", "retire"):
         sys.exit(0)
-    elif "answers" in told:
+    elif "counted" in told:
         with open(FILE, "w") as opened:
             json.dump(told, opened)
 """
@@ -55,23 +57,60 @@ def supervised(extra: str, file: Path, until: Callable[[RecordingLog], bool], co
     return log
 
 
-def test_a_worker_asks_what_all_hold(tmp_path: Path) -> None:
-    file = tmp_path / "answers"
-    asks = 'time.sleep(0.3)\nif given["number"] == 1: say("snapshots", id=7)'
-    supervised(asks, file, lambda _: file.exists() and bool(file.read_text()))
-    told = json.loads(file.read_text())
-    assert told["id"] == 7
-    assert sorted((one["worker"], one["snapshot"]["number"]) for one in told["answers"]) == [(1, 1), (2, 2)]
-    assert len({one["pid"] for one in told["answers"]}) == 2
+def _counted(file: Path) -> tuple[float, float]:
+    """What all have counted, and how many run."""
+    told = from_bytes(json.loads(file.read_text())["counted"].encode())
+    return told["penstock_limited_total"]["rps",][0], told["penstock_exchanges_running"][()][0]
 
 
-def test_a_worker_that_does_not_answer_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "SNAPSHOT_S", 0.2)
-    file = tmp_path / "answers"
-    asks = 'time.sleep(0.2)\nif given["number"] == 1: say("snapshots", id=7)\nelse: time.sleep(1)'
-    log = supervised(asks, file, lambda _: file.exists() and bool(file.read_text()))
-    assert [one["worker"] for one in json.loads(file.read_text())["answers"]] == [1]
+def _is_told(file: Path) -> bool:
+    return file.exists() and bool(file.read_text())
+
+
+def test_a_worker_asks_what_all_have_counted(tmp_path: Path) -> None:
+    file = tmp_path / "answer"
+    supervised('time.sleep(0.3)\nif given["number"] == 1: say("counted", id=7)', file, lambda _: _is_told(file))
+    assert json.loads(file.read_text())["id"] == 7
+    assert _counted(file) == (1 + 2, 2)
+
+
+def test_of_a_worker_that_does_not_answer_is_told_what_it_said_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "COUNT_S", 0.2)
+    file, spoken = tmp_path / "answer", tmp_path / "spoken"
+    asks = f"""
+import os
+if given["number"] == 2:
+    say("count", id=0, counted=COUNTED)
+    open({str(spoken)!r}, "w").close()
+    time.sleep(3)
+else:
+    while not os.path.exists({str(spoken)!r}): time.sleep(0.01)
+    time.sleep(0.3)
+    say("counted", id=7)
+"""
+    log = supervised(asks, file, lambda _: _is_told(file))
+    assert _counted(file) == (1 + 2, 2)
     assert any("some did not answer" in str(one["message"]) for one in log.events)
+
+
+def test_what_was_counted_outlives_who_counted_it(tmp_path: Path) -> None:
+    """A counter that falls is a restart to whoever reads it, and all that is left would be counted again."""
+    file, died = tmp_path / "answer", tmp_path / "died"
+    dies = f"""
+import os
+if given["number"] == 2 and not os.path.exists({str(died)!r}):
+    say("count", id=0, counted=COUNTED)
+    open({str(died)!r}, "w").close()
+    os.kill(os.getpid(), 9)
+if given["number"] == 1:
+    while not os.path.exists({str(died)!r}): time.sleep(0.01)
+    time.sleep(0.6)
+    say("counted", id=7)
+"""
+    supervised(dies, file, lambda _: _is_told(file))
+    assert _counted(file) == (1 + 2 + 2, 2)
 
 
 def test_f100_one_that_dies_at_once_again_and_again_is_waited_for_longer(tmp_path: Path) -> None:
