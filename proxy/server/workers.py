@@ -27,6 +27,7 @@ from typing import Any, Final
 
 from proxy.ports import ExchangeLog
 from proxy.server.control import COUNT_S, Wire
+from proxy.server.notify import READY, STOPPING, notify
 from proxy.telemetry.metrics import Snapshot, counters, from_bytes, merge, to_bytes
 
 READY_S: Final = 30.0
@@ -128,7 +129,9 @@ class Supervisor:
             self._places = places
             if places:
                 self._log.event("workers: all are ready", workers=len(places))
+                notify(READY)
                 await stopping
+                notify(STOPPING)
         starting.cancel()
         stopping.cancel()
         return await self._end() or code

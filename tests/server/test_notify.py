@@ -21,9 +21,14 @@ def manager(tmp_path: Path) -> Iterator[socket.socket]:
         yield listening
 
 
-async def test_a_service_says_when_it_is_ready_and_when_it_stops(tmp_path: Path, manager: socket.socket) -> None:
+@pytest.mark.parametrize("workers", [(), ("--workers", "1")], ids=["one process", "a supervisor"])
+async def test_a_service_says_when_it_is_ready_and_when_it_stops(
+    tmp_path: Path, manager: socket.socket, workers: tuple[str, ...]
+) -> None:
+    """Once each, and by the process that the manager started."""
     config = config_file(tmp_path, "routes: {}")
-    with serving("--config", config, "--demo", environ={"NOTIFY_SOCKET": manager.getsockname()}) as (process, port, _):
+    arguments = ("--config", config, "--demo", "--grace", "0s", *workers)
+    with serving(*arguments, environ={"NOTIFY_SOCKET": manager.getsockname()}) as (process, port, _):
         assert await asyncio.to_thread(manager.recv, 100) == b"READY=1"
         assert (await get(port, "/health/ready")).status == 200
         process.send_signal(signal.SIGTERM)
