@@ -46,6 +46,9 @@ class Held:
         try:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
+                if head.startswith(b"GET "):  # a look at its models, which are nobody's subject
+                    writer.write(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n")
+                    continue
                 length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
                 asked = orjson.loads(await reader.readexactly(length))
                 self.seen.append(asked.get("user", ""))
