@@ -6,7 +6,6 @@ sent.
 
 import contextlib
 import json
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -14,7 +13,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import click
 
-from proxy.cli.options import EXIT_PROBLEMS, settings
+from proxy.cli.options import fail, settings
 from proxy.server import own_secrets
 from proxy.server.settings import PORT, Settings
 
@@ -40,8 +39,7 @@ def asked(method: str, path: str, *, url: str | None, body: Mapping[str, object]
         warn_of_clear("the admin key", where)
         return ask(method, path, where, key, body)
     except NoAnswer as problem:
-        click.echo(f"penstock: {problem}", err=True)
-        sys.exit(EXIT_PROBLEMS)
+        fail(problem)
 
 
 def warn_of_clear(what: str, where: "Address") -> None:
@@ -174,7 +172,7 @@ def _document(answer: "HTTPResponse", raw: bytes, where: Address, key: own_secre
 
 
 def _refused(status: int, document: Any, where: Address, key: own_secrets.Held, path: str) -> NoAnswer:
-    told, code = message_of(document), _code_of(document)
+    told, code = message_of(document), code_of(document)
     match status:
         case 401 | 429:
             return NoAnswer(
@@ -192,7 +190,8 @@ def _refused(status: int, document: Any, where: Address, key: own_secrets.Held, 
             return NoAnswer(f"the server at {where} answered {status}: {told}")
 
 
-def _code_of(document: Any) -> object:
+def code_of(document: Any) -> object:
+    """The code of an error in the API's form; None where it is none."""
     error = document.get("error") if isinstance(document, dict) else None
     return error.get("code") if isinstance(error, dict) else None
 

@@ -1,18 +1,18 @@
 """`penstock audit`: what was done to the proxy and by whom, and whether the log is as it was written."""
 
-import asyncio
 import json
 import sys
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from proxy.cli.options import EXIT_INTERRUPTED, EXIT_PROBLEMS, json_option, settings
+from proxy.cli import moments
+from proxy.cli.options import EXIT_PROBLEMS, fail, json_option, settings, together
 from proxy.cli.progress import progress
-from proxy.cli.table import show
+from proxy.cli.stores import using
+from proxy.cli.table import plain, show
 
 if TYPE_CHECKING:
     from proxy.core.audit import AuditEntry, AuditFilter, Noted
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 PAGE: Final = 1000
 _Result = TypeVar("_Result")
-_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 @click.group(name="audit", epilog="Example: penstock audit verify")
@@ -31,29 +30,20 @@ def command() -> None:
     """
 
 
-def _filters(function: _Command) -> _Command:
-    """The options that choose entries; `_wanted` reads them."""
-    options = (
-        click.option("--actor", help="Only this actor: 'admin key', 'key:<id>', 'penstock' or 'nobody'."),
-        click.option("--act", help="Only this act, such as 'POST /admin/breakers/reset'."),
-        click.option("--subject", help="Only what was done to this."),
-        click.option("--account", help="Only acts with keys of this account."),
-        click.option("--since", type=click.DateTime(), help="Then or later, in UTC."),
-        click.option("--until", type=click.DateTime(), help="Before then, in UTC."),
-    )
-    for option in reversed(options):
-        function = option(function)
-    return function
+_filters: Final = together(  # the options that choose entries; `_wanted` reads them
+    click.option("--actor", help="Only this actor: 'admin key', 'key:<id>', 'penstock' or 'nobody'."),
+    click.option("--act", help="Only this act, such as 'POST /admin/breakers/reset'."),
+    click.option("--subject", help="Only what was done to this."),
+    click.option("--account", help="Only acts with keys of this account."),
+    click.option("--since", type=click.DateTime(), help="Then or later, in UTC."),
+    click.option("--until", type=click.DateTime(), help="Before then, in UTC."),
+)
 
 
 def _wanted(filters: dict[str, Any]) -> "AuditFilter":
     from proxy.core.audit import AuditFilter  # noqa: PLC0415 - not for --help
 
-    def micros(at: datetime | None) -> int | None:
-        return None if at is None else int(at.replace(tzinfo=UTC).timestamp() * 1_000_000)
-
-    given = {name: value for name, value in filters.items() if name not in ("since", "until")}
-    return AuditFilter(**given, since_us=micros(filters["since"]), until_us=micros(filters["until"]))
+    return AuditFilter(**moments.span(filters))
 
 
 @command.command(name="list", epilog="Example: penstock audit list --actor 'admin key' --since 2026-11-01")
@@ -76,11 +66,10 @@ def listed(count: int, as_json: bool, **filters: Any) -> None:
 
 def _cells(entry: "AuditEntry") -> tuple[str, ...]:
     act = entry.act
-    at = datetime.fromtimestamp(act.at_us / 1_000_000, UTC).isoformat(" ", "seconds").removesuffix("+00:00")
     of = "" if act.begun is None else f" ({act.begun})"
     changes = "" if act.changes == "{}" else act.changes
     cells = (act.actor, act.act, act.subject or "-", f"{act.outcome}{of}", act.peer or "-", changes)
-    return (str(entry.number), at, *map(_printable, cells))
+    return (str(entry.number), moments.shown(act.at_us), *map(plain, cells))
 
 
 def _noted(_context: click.Context, _option: click.Parameter, given: str | None) -> "Noted | None":
@@ -149,35 +138,14 @@ def export(output: Path | None) -> None:
     try:
         last = _read(work)
     except OSError as error:
-        click.echo(f"penstock: {output}: {error.strerror}", err=True)
-        sys.exit(EXIT_PROBLEMS)
+        fail(f"{output}: {error.strerror}")
     if output is not None:
         click.echo(f"{output}: entries up to {last}", err=True)
 
 
-def _printable(text: str) -> str:
-    """A terminal obeys what is in a name."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
-
-
 def _read(work: "Callable[[AuditLog], Awaitable[_Result]]") -> _Result:
-    """The result of some reading. Ends the command with exit code 1 where the log cannot be read."""
-    from proxy.ports import StoreAway, StoreUnusable  # noqa: PLC0415 - not for --help
-    from proxy.server.audit import audit_log  # noqa: PLC0415
+    """The result of some reading. Errors: as `using`."""
+    from proxy.server.audit import audit_log  # noqa: PLC0415 - not for --help
 
     environment = settings()
-
-    async def opened() -> _Result:
-        log = audit_log(environment, read_only=True)
-        try:
-            return await work(log)
-        finally:
-            await log.close()
-
-    try:
-        return asyncio.run(opened())
-    except (StoreAway, StoreUnusable) as error:
-        click.echo(f"penstock: {error}", err=True)
-        sys.exit(EXIT_PROBLEMS)
-    except KeyboardInterrupt:
-        sys.exit(EXIT_INTERRUPTED)
+    return using(lambda: audit_log(environment, read_only=True), work)

@@ -8,13 +8,21 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from proxy.cli.options import EXIT_INTERRUPTED, EXIT_PROBLEMS, json_option, key_option, settings
+from proxy.cli.options import (
+    EXIT_INTERRUPTED,
+    EXIT_PROBLEMS,
+    client_url_option,
+    concurrency_option,
+    fail,
+    json_option,
+    key_option,
+    settings,
+)
 from proxy.cli.table import show
 
 if TYPE_CHECKING:
     from proxy.cli.batch_run import Score
 
-_CONCURRENCY_MAX: Final = 256
 _EPILOG: Final = """\b
 Example:
   penstock batch questions.jsonl answers.jsonl --concurrency 5
@@ -24,16 +32,10 @@ Example:
 @click.command(epilog=_EPILOG)
 @click.argument("source", metavar="IN.jsonl", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("out", metavar="OUT.jsonl", type=click.Path(dir_okay=False, path_type=Path))
-@click.option(
-    "--concurrency",
-    type=click.IntRange(1, _CONCURRENCY_MAX),
-    default=5,
-    show_default=True,
-    help="How many requests run at once.",
-)
+@concurrency_option(5, most=256)
 @key_option
 @json_option
-@click.option("--url", metavar="URL", help="Where the server runs. Default: PENSTOCK_URL, else here, at PENSTOCK_PORT.")
+@client_url_option
 def command(*, source: Path, out: Path, concurrency: int, key: str | None, as_json: bool, url: str | None) -> None:
     """Send the requests of IN.jsonl to the server, and append their answers to OUT.jsonl, in the order in which they come.
 
@@ -48,6 +50,7 @@ def command(*, source: Path, out: Path, concurrency: int, key: str | None, as_js
     from proxy.cli import batch_file, batch_run  # noqa: PLC0415 - not for --help
     from proxy.cli.admin_client import NoAnswer, address, warn_of_clear  # noqa: PLC0415
     from proxy.cli.progress import progress  # noqa: PLC0415
+    from proxy.cli.request_file import BadFile  # noqa: PLC0415
 
     score = batch_run.Score()
     try:
@@ -65,12 +68,10 @@ def command(*, source: Path, out: Path, concurrency: int, key: str | None, as_js
                 batch.run(todo, answers, score, lambda: advance(1))
         finally:
             answers.close()
-    except (NoAnswer, batch_file.BadFile) as problem:
-        click.echo(f"penstock: {problem}", err=True)
-        sys.exit(EXIT_PROBLEMS)
+    except (NoAnswer, BadFile) as problem:
+        fail(problem)
     except OSError as error:
-        click.echo(f"penstock: {error.filename or out}: {error.strerror}. Run it again when there is room.", err=True)
-        sys.exit(EXIT_PROBLEMS)
+        fail(f"{error.filename or out}: {error.strerror}. Run it again when there is room.")
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
     _tell(len(wanted), len(done), score, as_json=as_json)

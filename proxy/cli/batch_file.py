@@ -21,19 +21,13 @@ from typing import Any, Final
 
 import orjson
 
-from proxy.cli.admin_client import printable
+from proxy.cli import request_file
+from proxy.cli.request_file import BadFile
 from proxy.edge import warm_request
 from proxy.edge.warm_request import WarmRequest
 
-LINE_BYTES_MAX: Final = 32 * 1024 * 1024  # as large as a request may be
-PROBLEMS_TOLD_MAX: Final = 10
 ID_CHARS_MAX: Final = 512
-_BOM: Final = b"\xef\xbb\xbf"
 _BEGINS: Final = b'{"id":"batch_req_'  # every line of ours: what else ends without a newline is not ours to cut
-
-
-class BadFile(Exception):  # noqa: N818 - a message for whoever ran the command
-    """A file is not what it should be. The message has a line for each of the first problems."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,51 +67,27 @@ def refuse_same(source: Path, out: Path) -> None:
 
 def identifiers(file: Path) -> set[str]:
     """The `custom_id` of every line of the input. Raises `BadFile` with what is wrong with it, before anything is sent."""
-    if not file.is_file():
-        raise BadFile(f"{file} is no regular file, and it is read twice.")
     seen: set[str] = set()
-    problems: list[str] = []
-    bad = 0
-    for number, found in _lines(file):
-        if isinstance(found, Asked) and found.custom_id not in seen:
-            seen.add(found.custom_id)
-            continue
-        why = found if isinstance(found, str) else f"custom_id {found.custom_id!r} is there already"
-        bad += 1
-        if bad <= PROBLEMS_TOLD_MAX:
-            problems.append(f"{file}:{number}: {printable(why)}")
-    if bad:
-        more = [f"and {bad - PROBLEMS_TOLD_MAX} more"] if bad > PROBLEMS_TOLD_MAX else []
-        raise BadFile("\n".join(("nothing was sent, because of these lines:", *problems, *more)))
-    if not seen:
-        raise BadFile(f"{file} holds no requests.")
+
+    def once(value: Any) -> Asked | str:
+        found = _asked(value)
+        if isinstance(found, str):
+            return found
+        if found.custom_id in seen:
+            return f"custom_id {found.custom_id!r} is there already"
+        seen.add(found.custom_id)
+        return found
+
+    request_file.count(file, once)
     return seen
 
 
 def requests(file: Path) -> Iterator[Asked]:
     """The requests of a file that `identifiers` has read, in order."""
-    return (found for _, found in _lines(file) if isinstance(found, Asked))
+    return (asked for _, asked in request_file.requests(file, _asked))
 
 
-def _lines(file: Path) -> Iterator[tuple[int, Asked | str]]:
-    """Each line's number and request, or why it is none. Blank lines are passed over."""
-    with file.open("rb") as opened:
-        number = 0
-        while line := opened.readline(LINE_BYTES_MAX + 1):
-            number += 1
-            if len(line) > LINE_BYTES_MAX:
-                yield number, f"longer than {LINE_BYTES_MAX // 1024 // 1024} MiB; what follows was not read"
-                return
-            line = line.removeprefix(_BOM).strip() if number == 1 else line.strip()
-            if line:
-                yield number, _asked(line)
-
-
-def _asked(line: bytes) -> Asked | str:
-    try:
-        value = orjson.loads(line)
-    except orjson.JSONDecodeError as error:
-        return f"no JSON: {error}"
+def _asked(value: Any) -> Asked | str:
     if not isinstance(value, dict) or not {"custom_id", "url", "body"} <= value.keys():
         return 'expected {"custom_id": "1", "method": "POST", "url": "/v1/chat/completions", "body": {...}}'
     custom_id = value["custom_id"]

@@ -17,7 +17,8 @@ from typing import Final
 import aiohttp
 import orjson
 
-from proxy.cli.admin_client import Address, NoAnswer, message_of, printable, unreached
+from proxy.cli import client
+from proxy.cli.admin_client import Address, NoAnswer, code_of, message_of, printable, unreached
 from proxy.cli.batch_file import Asked, Broken, OutFile, Response
 from proxy.core import media_type
 from proxy.core.backoff import BackoffPolicy, delay
@@ -57,22 +58,10 @@ class Batch:
 
     def run(self, asked: Iterator[Asked], out: OutFile, score: Score, advance: Callable[[], None]) -> None:
         """Ask all of them, and write each answer down as it comes. Raises `NoAnswer`, OSError of the file."""
-        if self.key is not None and not (self.key.isascii() and self.key.isprintable()):
-            raise NoAnswer("the key holds a character that no header can carry.")
-        try:
-            asyncio.run(self._run(asked, out, score, advance))
-        except BaseExceptionGroup as group:
-            raise _first(group) from None  # of the file: the disk is full
+        client.run(self._run(asked, out, score, advance))
 
     async def _run(self, asked: Iterator[Asked], out: OutFile, score: Score, advance: Callable[[], None]) -> None:
-        headers = {"content-type": "application/json", "user-agent": "penstock-cli"}
-        if self.key is not None:
-            headers["authorization"] = f"Bearer {self.key}"
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=SILENCE_S)
-        connector = aiohttp.TCPConnector(limit=self.concurrency)
-        async with aiohttp.ClientSession(
-            headers=headers, timeout=timeout, trust_env=False, connector=connector
-        ) as session:
+        async with client.session(client.shown(self.key), SILENCE_S, self.concurrency) as session:
             stopped: list[NoAnswer] = []
 
             async def work() -> None:
@@ -154,12 +143,6 @@ def _told(raw: bytes) -> str:
     return message_of(_parsed(raw)) or "the answer is no error of Penstock"
 
 
-def _code(raw: bytes) -> object:
-    document = _parsed(raw)
-    error = document.get("error") if isinstance(document, dict) else None
-    return error.get("code") if isinstance(error, dict) else None
-
-
 def _parsed(raw: bytes) -> object:
     try:
         return orjson.loads(raw)
@@ -172,7 +155,7 @@ def _passes(status: int, raw: bytes) -> bool:
 
     `x-should-retry` is about a repeat at once, and says no where every target was tried: here there is more patience.
     """
-    return status in _LATER or (status >= 500 and _code(raw) not in _STAYS)
+    return status in _LATER or (status >= 500 and code_of(_parsed(raw)) not in _STAYS)
 
 
 async def _whole(answer: aiohttp.ClientResponse) -> bytes | None:
@@ -200,10 +183,3 @@ def _as_json(answer: aiohttp.ClientResponse, raw: bytes) -> bytes:
             return raw
         content_type = "application/octet-stream"
     return orjson.dumps({"content_type": content_type, "base64": base64.b64encode(raw).decode()})
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

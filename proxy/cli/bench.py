@@ -8,13 +8,23 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from proxy.cli.options import EXIT_INTERRUPTED, EXIT_PROBLEMS, config_option, json_option, key_option, loaded, settings
+from proxy.cli.options import (
+    EXIT_INTERRUPTED,
+    EXIT_PROBLEMS,
+    client_url_option,
+    concurrency_option,
+    config_option,
+    fail,
+    json_option,
+    key_option,
+    loaded,
+    settings,
+)
 from proxy.cli.table import show
 
 if TYPE_CHECKING:
     from proxy.cli.bench_report import Row
 
-_CONCURRENCY_MAX: Final = 256
 _EPILOG: Final = """\b
 Example:
   penstock bench general openai/gpt-4o-mini --prompts prompts.jsonl --requests 20 --concurrency 4 --budget 0.50
@@ -51,13 +61,7 @@ def _nanousd(_context: click.Context, _option: click.Parameter, given: str) -> i
     help="A line each: a chat body, a line of the batch form, or a question as text. Default: three short questions.",
 )
 @click.option("--requests", type=click.IntRange(1, 100_000), default=10, show_default=True, help="To each of them.")
-@click.option(
-    "--concurrency",
-    type=click.IntRange(1, _CONCURRENCY_MAX),
-    default=2,
-    show_default=True,
-    help="How many run at once.",
-)
+@concurrency_option(2, most=256)
 @click.option(
     "--budget",
     default="1.00",
@@ -76,7 +80,7 @@ def _nanousd(_context: click.Context, _option: click.Parameter, given: str) -> i
 @config_option
 @key_option
 @json_option
-@click.option("--url", metavar="URL", help="Where the server runs. Default: PENSTOCK_URL, else here, at PENSTOCK_PORT.")
+@client_url_option
 def command(
     *,
     names: tuple[str, ...],
@@ -120,8 +124,7 @@ def command(
         with progress(requests * len(names), "asking", lambda: _note(rows)) as advance:
             bench.run(names, rows, lambda: advance(1))
     except (NoAnswer, bench_run.BadPrompts) as problem:
-        click.echo(f"penstock: {problem}", err=True)
-        sys.exit(EXIT_PROBLEMS)
+        fail(problem)
     except KeyboardInterrupt:
         _tell(rows, as_json=as_json)
         sys.exit(EXIT_INTERRUPTED)

@@ -11,7 +11,8 @@ from typing import Any, Final
 import aiohttp
 import orjson
 
-from proxy.cli.admin_client import Address, NoAnswer, message_of, printable, unreached
+from proxy.cli import client
+from proxy.cli.admin_client import Address, NoAnswer, code_of, message_of, printable, unreached
 from proxy.cli.bench_cap import SpendingCap, worst_case
 from proxy.cli.bench_report import Row, Sample
 from proxy.core.routing import RoutingTable
@@ -84,20 +85,12 @@ class Bench:
 
     def run(self, names: Sequence[str], rows: list[Row], advance: Callable[[], None]) -> None:
         """Fill ``rows``, one for each name, or each route of the server where there is none. Raises `NoAnswer`."""
-        if self.key is not None and not (self.key.isascii() and self.key.isprintable()):
-            raise NoAnswer("the key holds a character that no header can carry.")
-        try:
-            asyncio.run(self._run(names, rows, advance))
-        except BaseExceptionGroup as group:
-            raise _first(group) from None
+        client.run(self._run(names, rows, advance))
 
     async def _run(self, names: Sequence[str], rows: list[Row], advance: Callable[[], None]) -> None:
-        headers = {"content-type": "application/json", "user-agent": "penstock-cli", HEADER: "comment"}
-        headers["cache-control"] = "no-store"  # an answer that is kept says nothing of its target
-        if self.key is not None:
-            headers["authorization"] = f"Bearer {self.key}"
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=SILENCE_S)
-        async with aiohttp.ClientSession(headers=headers, timeout=timeout, trust_env=False) as session:
+        # An answer that is kept says nothing of its target.
+        headers = {HEADER: "comment", "cache-control": "no-store", **client.shown(self.key)}
+        async with client.session(headers, SILENCE_S, self.concurrency) as session:
             rows += [Row(name, unsent=self.requests) for name in names or await _routes(session, self.where)]
             cap = SpendingCap(self.limit_nanousd)
             waiting = _turns(rows, self.requests)
@@ -187,8 +180,7 @@ async def _events(answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
 def _refused(answer: aiohttp.ClientResponse, raw: bytes, total_s: float, held: int) -> Sample:
     """A refusal costs nothing where no target was asked; else it may."""
     document = _object(raw)
-    error = document.get("error")
-    code = error.get("code") if isinstance(error, dict) else None
+    code = code_of(document)
     told = str(code) if code is not None else message_of(document) or "is it Penstock?"
     asked = answer.headers.get("x-penstock-attempts", "0") != "0"
     cost = None if asked else 0
@@ -236,10 +228,3 @@ def _nanousd(value: object) -> int | None:
 
 def _count(value: object) -> int:
     return value if type(value) is int else 0
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

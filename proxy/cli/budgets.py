@@ -1,12 +1,11 @@
 """`penstock budgets`: what the running server's budgets have left."""
 
 import json
-import sys
 from typing import Any
 
 import click
 
-from proxy.cli.options import EXIT_PROBLEMS, json_option, url_option
+from proxy.cli.options import fail, json_option, url_option
 from proxy.cli.table import show
 
 
@@ -36,8 +35,7 @@ def command(account: str | None, as_json: bool, url: str | None) -> None:
         click.echo("There are no budgets: `budgets:` in the routes file sets them.")
     if account is not None and not found:
         known = {one["account"] for one in asked("GET", path, url=url)["budgets"]} - {None}
-        click.echo(f"penstock: {_none_of(account, known)}", err=True)
-        sys.exit(EXIT_PROBLEMS)
+        fail(_none_of(account, known))
 
 
 def _query(account: str) -> str:

@@ -9,14 +9,23 @@ from typing import Any, Final
 import click
 
 from proxy.cli.explain_cache import span
-from proxy.cli.options import EXIT_INTERRUPTED, EXIT_PROBLEMS, json_option, key_option, settings, url_option
+from proxy.cli.options import (
+    EXIT_INTERRUPTED,
+    EXIT_PROBLEMS,
+    client_url_option,
+    concurrency_option,
+    fail,
+    json_option,
+    key_option,
+    settings,
+    url_option,
+)
 from proxy.cli.table import show
 
 _MIB: Final = 1024 * 1024
 _HEADERS: Final = (
     *("WHERE", "ENTRIES", "SIZE", "OF", "HITS", "COALESCED", "MISSES", "REFRESHED", "BYPASSED", "HIT RATE", "SAVED"),
 )
-_CONCURRENCY_MAX: Final = 32
 _EXAMPLES: Final = """\b
 Examples:
   penstock cache stats
@@ -115,17 +124,11 @@ def invalidate(everything: bool, yes: bool, as_json: bool, url: str | None, **gi
 
 @command.command(epilog="Example: penstock cache warm questions.jsonl --concurrency 5")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option(
-    "--concurrency",
-    type=click.IntRange(1, _CONCURRENCY_MAX),
-    default=4,
-    show_default=True,
-    help="How many requests run at once.",
-)
+@concurrency_option(4, most=32)
 @key_option
 @click.option("--account", metavar="ID", help="The account whose answers they are; takes the admin key.")
 @json_option
-@click.option("--url", metavar="URL", help="Where the server runs. Default: PENSTOCK_URL, else here, at PENSTOCK_PORT.")
+@client_url_option
 def warm(*, file: Path, concurrency: int, key: str | None, account: str | None, as_json: bool, url: str | None) -> None:
     """Send the requests of FILE to the server as a client, so that their answers are in its cache.
 
@@ -134,9 +137,10 @@ def warm(*, file: Path, concurrency: int, key: str | None, account: str | None, 
 
     Exit code 0 if every answer is in the cache now, 1 if one is not.
     """
-    from proxy.cli import cache_warm  # noqa: PLC0415 - not for --help
+    from proxy.cli import cache_warm, client  # noqa: PLC0415 - not for --help
     from proxy.cli.admin_client import NoAnswer, address, warn_of_clear  # noqa: PLC0415
     from proxy.cli.progress import progress  # noqa: PLC0415
+    from proxy.cli.request_file import BadFile  # noqa: PLC0415
 
     try:
         total = cache_warm.count(file)
@@ -144,10 +148,9 @@ def warm(*, file: Path, concurrency: int, key: str | None, account: str | None, 
         if key:
             warn_of_clear("the key", where)
         with progress(total, "warming") as advance:
-            tally = cache_warm.run(file, where, _shown(key, account), concurrency, lambda: advance(1))
-    except (NoAnswer, cache_warm.BadFile) as problem:
-        click.echo(f"penstock: {problem}", err=True)
-        sys.exit(EXIT_PROBLEMS)
+            tally = cache_warm.run(file, where, client.shown(key or None, account), concurrency, lambda: advance(1))
+    except (NoAnswer, BadFile) as problem:
+        fail(problem)
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
     told = tally.document("line")
@@ -157,12 +160,6 @@ def warm(*, file: Path, concurrency: int, key: str | None, account: str | None, 
         _show_warmed(told)
     if not tally.is_clean:
         sys.exit(EXIT_PROBLEMS)
-
-
-def _shown(key: str | None, account: str | None) -> dict[str, str]:
-    """The headers that say who asks."""
-    shown = {} if not key else {"authorization": f"Bearer {key}"}
-    return shown if account is None else shown | {"x-penstock-account": account}
 
 
 def _show_warmed(told: dict[str, Any]) -> None:

@@ -26,8 +26,8 @@ REDIS_S: Final = 1.0
 FREE_MIB_MIN: Final = 512
 _OWN: Final = Path(__file__).parents[1]
 _STORES: Final = _OWN / "stores"
-# Others read them: the tests, the shell's own.
-_PREFIXES: Final = ("PENSTOCK_",)
+_PREFIX: Final = "PENSTOCK_"
+# The tests read them.
 _ELSEWHERE: Final = frozenset({"PENSTOCK_RECORDINGS", "PENSTOCK_CHAOS_SEED", "PENSTOCK_CHAOS_SECONDS"})
 
 
@@ -35,7 +35,7 @@ def environment(environ: Mapping[str, str]) -> Iterator[Finding]:
     """Variables that look like ours. Kubernetes sets PENSTOCK_SERVICE_HOST and the like beside a service `penstock`."""
     for name in sorted(environ):
         from_kubernetes = name.startswith(("PENSTOCK_SERVICE_", "PENSTOCK_PORT_"))
-        if name.startswith(_PREFIXES) and name not in VARIABLES and name not in _ELSEWHERE and not from_kubernetes:
+        if name.startswith(_PREFIX) and name not in VARIABLES and name not in _ELSEWHERE and not from_kubernetes:
             yield checkup.variable(name, VARIABLES)
 
 

@@ -18,9 +18,9 @@ def as_json(table: RoutingTable, targets: Iterable[Target]) -> list[dict[str, ob
     return [
         {
             "subject": claim.subject,
-            "rps": None if claim.requests is None else claim.requests.per_ms * 1000 / claim.requests.unit,
-            "burst": None if claim.requests is None else claim.requests.left(0),
-            "tpm": None if claim.tokens is None else claim.tokens.left(0),
+            "rps": None if claim.requests is None else claim.requests.per_s,
+            "burst": None if claim.requests is None else claim.requests.permits,
+            "tpm": None if claim.tokens is None else claim.tokens.permits,
             "concurrency": claim.slots,
         }
         for claim in _claims(table, targets)

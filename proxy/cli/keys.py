@@ -3,12 +3,12 @@
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, Final, TypeVar
+from collections.abc import Sequence
+from typing import Any, Final
 
 import click
 
-from proxy.cli.options import EXIT_USAGE, json_option, url_option
+from proxy.cli.options import EXIT_USAGE, json_option, together, url_option
 from proxy.cli.table import show
 
 _EXAMPLES: Final = """\b
@@ -28,7 +28,6 @@ _LIMIT_HELP: Final = {
     "tpm": "Tokens a minute.",
     "concurrency": "Requests under way.",
 }
-_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 @click.group(name="keys", epilog=_EXAMPLES)
@@ -40,23 +39,18 @@ def command() -> None:
     """
 
 
-def _fields(command: _Command) -> _Command:
-    """What a key may be made with and changed to."""
-    options = [
-        click.option("--role", type=click.Choice(_ROLES), help="viewer and admin may also use /admin/keys."),
-        click.option(
-            "--route", "routes", multiple=True, help="May be asked for: a route or <provider>/<model>, with one *."
-        ),
-        *(click.option(f"--{name}", type=float if name == "rps" else int, help=_LIMIT_HELP[name]) for name in _LIMITS),
-        click.option("--daily", metavar="USD", help="What it may spend a day."),
-        click.option("--monthly", metavar="USD", help="What it may spend a month."),
-        click.option("--expires", metavar="WHEN", help="In a while (30d, 12h), or a day or time (2027-01-31)."),
-        click.option("--tag", "tags", multiple=True, metavar="A=B", help="Kept with each request in the ledger."),
-        click.option("--cache", type=click.Choice(("account", "key")), help="With whom it shares cached answers."),
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command
+_fields: Final = together(  # what a key may be made with and changed to
+    click.option("--role", type=click.Choice(_ROLES), help="viewer and admin may also use /admin/keys."),
+    click.option(
+        "--route", "routes", multiple=True, help="May be asked for: a route or <provider>/<model>, with one *."
+    ),
+    *(click.option(f"--{name}", type=float if name == "rps" else int, help=_LIMIT_HELP[name]) for name in _LIMITS),
+    click.option("--daily", metavar="USD", help="What it may spend a day."),
+    click.option("--monthly", metavar="USD", help="What it may spend a month."),
+    click.option("--expires", metavar="WHEN", help="In a while (30d, 12h), or a day or time (2027-01-31)."),
+    click.option("--tag", "tags", multiple=True, metavar="A=B", help="Kept with each request in the ledger."),
+    click.option("--cache", type=click.Choice(("account", "key")), help="With whom it shares cached answers."),
+)
 
 
 @command.command(epilog="Example: penstock keys create batch --expires 30d --rps 5 --monthly 100")

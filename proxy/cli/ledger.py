@@ -2,18 +2,19 @@
 
 import asyncio
 import json
-import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
+from proxy.cli import moments
 from proxy.cli.currency import currency_options
-from proxy.cli.options import EXIT_INTERRUPTED, EXIT_PROBLEMS, json_option, settings
+from proxy.cli.options import fail, json_option, settings, together
 from proxy.cli.progress import progress
-from proxy.cli.table import show
+from proxy.cli.stores import using
+from proxy.cli.table import plain, show
 
 if TYPE_CHECKING:
     from proxy.core.currency import Currency
@@ -27,7 +28,6 @@ FOLLOW_S: Final = 0.5
 _DIMENSIONS: Final = ("provider", "model", "route", "account", "virtual_key", "tag")
 _VALUES_SHOWN: Final = 15
 _Result = TypeVar("_Result")
-_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 @click.group(name="ledger", epilog="Example: penstock ledger summary --days 30 --by model")
@@ -50,34 +50,25 @@ def _tag(_context: click.Context, _option: click.Parameter, given: str | None) -
 _account_option: Final = click.option("--account", help="Only this account.")
 
 
-def _filters(function: _Command) -> _Command:
-    """The options that choose rows; `_wanted` reads them."""
-    options = (
-        _account_option,
-        click.option("--key", "virtual_key", help="Only this virtual key, by its id."),
-        click.option("--route", help="Only this route."),
-        click.option("--provider", help="Only this provider."),
-        click.option("--model", help="Only this model."),
-        click.option("--outcome", help="ok, refused, failed, partial, client_cancelled or interrupted."),
-        click.option("--status", type=int, help="Only this status."),
-        click.option("--code", help="Only this error code."),
-        click.option("--tag", callback=_tag, metavar="NAME=VALUE", help="Only requests with this tag."),
-        click.option("--since", type=click.DateTime(), help="Started then or later, in UTC."),
-        click.option("--until", type=click.DateTime(), help="Started before then, in UTC."),
-    )
-    for option in reversed(options):
-        function = option(function)
-    return function
+_filters: Final = together(  # the options that choose rows; `_wanted` reads them
+    _account_option,
+    click.option("--key", "virtual_key", help="Only this virtual key, by its id."),
+    click.option("--route", help="Only this route."),
+    click.option("--provider", help="Only this provider."),
+    click.option("--model", help="Only this model."),
+    click.option("--outcome", help="ok, refused, failed, partial, client_cancelled or interrupted."),
+    click.option("--status", type=int, help="Only this status."),
+    click.option("--code", help="Only this error code."),
+    click.option("--tag", callback=_tag, metavar="NAME=VALUE", help="Only requests with this tag."),
+    click.option("--since", type=click.DateTime(), help="Started then or later, in UTC."),
+    click.option("--until", type=click.DateTime(), help="Started before then, in UTC."),
+)
 
 
-def _wanted(filters: Mapping[str, Any]) -> "LedgerFilter":
-    from proxy.core.ledger import US_PER_S, LedgerFilter  # noqa: PLC0415 - not for --help
+def _wanted(filters: dict[str, Any]) -> "LedgerFilter":
+    from proxy.core.ledger import LedgerFilter  # noqa: PLC0415 - not for --help
 
-    def micros(at: datetime | None) -> int | None:
-        return None if at is None else int(at.replace(tzinfo=UTC).timestamp() * US_PER_S)
-
-    given = {name: value for name, value in filters.items() if name not in ("since", "until")}
-    return LedgerFilter(**given, since_us=micros(filters["since"]), until_us=micros(filters["until"]))
+    return LedgerFilter(**moments.span(filters))
 
 
 @command.command(epilog="Example: penstock ledger summary --days 30 --by model --by tag --currency CAD=1.38")
@@ -111,7 +102,7 @@ def _show_summary(found: "Summary", by: tuple[str, ...], currency: "Currency") -
     for dimension in by:
         values = found.by[dimension]
         click.echo("")
-        rows = [(_printable(value) or "-", *_cells(measured, currency)) for value, measured in values[:_VALUES_SHOWN]]
+        rows = [(plain(value) or "-", *_cells(measured, currency)) for value, measured in values[:_VALUES_SHOWN]]
         show((dimension.upper(), *_HEADERS), rows)
         if len(values) > _VALUES_SHOWN:
             click.echo(f"and {len(values) - _VALUES_SHOWN} more; --json has them all")
@@ -258,25 +249,19 @@ def _show_rows(rows: "tuple[LedgerRow, ...] | list[LedgerRow]", as_json: bool, *
 def _row_cells(row: "LedgerRow") -> tuple[str, ...]:
     from proxy.core.currency import shown  # noqa: PLC0415 - not for --help
 
-    started = datetime.fromtimestamp(row.started_us / 1_000_000, UTC).isoformat(" ", "seconds").removesuffix("+00:00")
     target = f"{row.provider}/{row.model}" if row.provider else "-"
     about = "~" if row.estimated else ""
     return (
-        started,
-        _printable(row.id),
-        _printable(row.outcome if row.code is None else f"{row.outcome}: {row.code}"),
+        moments.shown(row.started_us),
+        plain(row.id),
+        plain(row.outcome if row.code is None else f"{row.outcome}: {row.code}"),
         str(row.status or "-"),
-        _printable(row.account),
-        _printable(target),
+        plain(row.account),
+        plain(target),
         f"{about}{row.input_tokens}+{row.output_tokens}",
         "?" if row.cost_source == "unknown" else shown(row.cost_nanousd),
         f"{row.total_ms:.0f}",
     )
-
-
-def _printable(text: str) -> str:
-    """A model's name may be a client's, and a terminal obeys what is in it."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 @command.command(name="show", epilog="Example: penstock ledger show req_5f2c9a0b1d3e4f5061728394")
@@ -289,8 +274,7 @@ def one(exchange_id: str, currency: "Currency", as_json: bool) -> None:
 
     row = _read(lambda ledger: ledger.row(exchange_id))
     if row is None:
-        click.echo(f"penstock: the ledger has no row with the id or request id {exchange_id[:80]!r}.", err=True)
-        sys.exit(EXIT_PROBLEMS)
+        fail(f"the ledger has no row with the id or request id {exchange_id[:80]!r}.")
     told = document(row, currency)
     if as_json:
         click.echo(json.dumps(told, indent=2))
@@ -298,7 +282,7 @@ def one(exchange_id: str, currency: "Currency", as_json: bool) -> None:
     told["tags"] = ", ".join(f"{name}={value}" for name, value in row.tags)
     for name in ("cost", "saved", "baseline"):
         told[name] = None if told[name] is None else f"{told[name]} {currency.code}"
-    show(("FIELD", "VALUE"), [(name, _printable(_told(value))) for name, value in told.items()])
+    show(("FIELD", "VALUE"), [(name, plain(_told(value))) for name, value in told.items()])
 
 
 def _told(value: object) -> str:
@@ -319,8 +303,7 @@ def export(form: str, output: Path | None, **filters: Any) -> None:
     try:
         writing = writer(form, output)
     except CannotExport as error:
-        click.echo(f"penstock: {error}", err=True)
-        sys.exit(EXIT_PROBLEMS)
+        fail(error)
 
     async def work(ledger: "Ledger") -> int:
         last = await ledger.newest_seq()
@@ -340,26 +323,11 @@ def export(form: str, output: Path | None, **filters: Any) -> None:
 
 
 def _read(work: "Callable[[Ledger], Awaitable[_Result]]") -> _Result:
-    """The result of some reading. Ends the command with exit code 1 where the ledger cannot be read."""
-    from proxy.ports import StoreAway, StoreUnusable  # noqa: PLC0415 - not for --help
-    from proxy.server.books import ledger  # noqa: PLC0415
+    """The result of some reading. Errors: as `using`."""
+    from proxy.server.books import ledger  # noqa: PLC0415 - not for --help
 
     environment = settings()
-
-    async def opened() -> _Result:
-        store = ledger(environment, read_only=True)
-        try:
-            return await work(store)
-        finally:
-            await store.close()
-
-    try:
-        return asyncio.run(opened())
-    except (StoreAway, StoreUnusable) as error:
-        click.echo(f"penstock: {error}", err=True)
-        sys.exit(EXIT_PROBLEMS)
-    except KeyboardInterrupt:
-        sys.exit(EXIT_INTERRUPTED)
+    return using(lambda: ledger(environment, read_only=True), work)
 
 
 def _today() -> date:

@@ -23,6 +23,17 @@ _CHECKOUT: Final = Path(__file__).parents[2]
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
+def together(*options: Callable[[_Command], _Command]) -> Callable[[_Command], _Command]:
+    """Several options as one decorator, in the order in which `--help` shows them."""
+
+    def decorated(command: _Command) -> _Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorated
+
+
 def config_option(command: _Command) -> _Command:
     """`--config PATH`; the command gets the path of a file that exists."""
     return click.option(
@@ -50,10 +61,33 @@ def url_option(command: _Command) -> _Command:
     )(command)
 
 
+def client_url_option(command: _Command) -> _Command:
+    """`--url URL`, for commands that ask as a client does: not at the admin API's port."""
+    return click.option(
+        "--url", metavar="URL", help="Where the server runs. Default: PENSTOCK_URL, else here, at PENSTOCK_PORT."
+    )(command)
+
+
+def concurrency_option(default: int, most: int) -> Callable[[_Command], _Command]:
+    return click.option(
+        "--concurrency",
+        type=click.IntRange(1, most),
+        default=default,
+        show_default=True,
+        help="How many requests run at once.",
+    )
+
+
 def live_options(command: _Command) -> _Command:
     """`--live` and `--url URL`: ask a running server instead of the routes file; without `--live` a command gets no URL."""
     live = click.option("--live", is_flag=True, is_eager=True, help="Ask the running server, with the admin key.")
     return live(url_option(command))
+
+
+def fail(problem: object) -> NoReturn:
+    """Say why, and end the command with exit code 1."""
+    click.echo(f"penstock: {problem}", err=True)
+    sys.exit(EXIT_PROBLEMS)
 
 
 def settings() -> Settings:

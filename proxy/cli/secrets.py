@@ -1,17 +1,17 @@
 """`penstock secrets`: provider credentials, sealed. It opens the store itself, whether a server runs or not."""
 
-import asyncio
 import json
 import sys
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import click
 
-from proxy.cli.options import EXIT_INTERRUPTED, EXIT_PROBLEMS, EXIT_USAGE, json_option, settings
+from proxy.cli.options import EXIT_USAGE, fail, json_option, settings
 from proxy.cli.progress import progress
+from proxy.cli.stores import guarded, using
 from proxy.cli.table import show
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def remove(name: str, as_json: bool) -> None:
     async def removed(store: "SecretStore", _ring: "Keyring | None") -> None:
         if not await store.remove(name):
             known = [secret.name for secret in (await store.load()).secrets]
-            _fail(f"there is no secret {name[:80]!r}.{did_you_mean(name, known)}")
+            fail(f"there is no secret {name[:80]!r}.{did_you_mean(name, known)}")
         click.echo(json.dumps({"removed": name}) if as_json else f"{name} is removed.")
 
     _looking(removed)
@@ -116,7 +116,7 @@ def rotate(as_json: bool) -> None:
     from proxy.server.rotation import begin, finish, reseal  # noqa: PLC0415 - not for --help
 
     environment = settings()
-    _guarded(lambda: begin(environment))
+    guarded(lambda: begin(environment))
 
     async def rotated(store: "SecretStore", ring: "Keyring") -> "Rotated":
         to_do = sum(secret.key_id != ring.current.id for secret in (await store.load()).secrets)
@@ -125,7 +125,7 @@ def rotate(as_json: bool) -> None:
 
     done = _sealing(rotated)
     if not done.left:
-        _guarded(lambda: finish(environment))
+        guarded(lambda: finish(environment))
     if as_json:
         told = {"key_id": done.key_id, "resealed": done.resealed, "secrets": done.secrets, "left": list(done.left)}
         click.echo(json.dumps(told))
@@ -134,7 +134,7 @@ def rotate(as_json: bool) -> None:
             f"{done.secrets - len(done.left)} of {done.secrets} secrets are sealed with the master key {done.key_id}."
         )
     if done.left:
-        _fail(
+        fail(
             f"{', '.join(done.left)}: the keys here do not open {'it' if len(done.left) == 1 else 'them'}. "
             "Set PENSTOCK_MASTER_KEY_PREVIOUS to the key before, or set the secret anew"
         )
@@ -188,7 +188,7 @@ def _sealing(work: "Callable[[SecretStore, Keyring], Awaitable[_Result]]") -> _R
 
     async def done(store: "SecretStore", ring: "Keyring | None") -> _Result:
         if ring is None:
-            _fail(
+            fail(
                 "PENSTOCK_MASTER_KEY is not set, and DATABASE_URL is: the key must be in the environment, the same for "
                 f"every instance. Make a good one with {HOW_TO_MAKE_ONE}"
             )
@@ -202,29 +202,4 @@ def _looking(work: "Callable[[SecretStore, Keyring | None], Awaitable[_Result]]"
     from proxy.server.sealed import keyring, store  # noqa: PLC0415 - not for --help
 
     environment = settings()
-
-    async def done() -> _Result:
-        opened = store(environment)
-        try:
-            return await work(opened, keyring(environment, make=make))
-        finally:
-            await opened.close()
-
-    return _guarded(lambda: asyncio.run(done()))
-
-
-def _guarded(work: Callable[[], _Result]) -> _Result:
-    from proxy.ports import StoreAway, StoreUnusable  # noqa: PLC0415 - not for --help
-    from proxy.server.own_secrets import SecretRefused, SecretUnavailable  # noqa: PLC0415 - likewise
-
-    try:
-        return work()
-    except (StoreAway, StoreUnusable, SecretRefused, SecretUnavailable) as problem:
-        _fail(str(problem))
-    except KeyboardInterrupt:
-        sys.exit(EXIT_INTERRUPTED)
-
-
-def _fail(problem: str) -> NoReturn:
-    click.echo(f"penstock: {problem}", err=True)
-    sys.exit(EXIT_PROBLEMS)
+    return using(lambda: store(environment), lambda opened: work(opened, keyring(environment, make=make)))

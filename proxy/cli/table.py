@@ -16,6 +16,11 @@ def show(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
+def plain(text: str) -> str:
+    """A name for a cell: it may be a client's, and a terminal obeys what is in it."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
 def _draw(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.console import Console  # noqa: PLC0415 - 40 ms, for a terminal only
     from rich.table import Table  # noqa: PLC0415

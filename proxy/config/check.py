@@ -16,10 +16,11 @@ from proxy.config.address import expand, refusal
 from proxy.config.check_money import check_money
 from proxy.config.problem import Path, Problem, dotted
 from proxy.config.read import Document
-from proxy.config.scalars import ACCOUNT_ID, PROVIDER_ID, ROUTE_NAME, TARGET, duration_s
+from proxy.config.scalars import PROVIDER_ID, ROUTE_NAME, TARGET, duration_s
 from proxy.config.schema import SECTIONS, File, known_keys, section_at
 from proxy.config.section import shown
 from proxy.core.nearest import did_you_mean
+from proxy.core.principal import ACCOUNT_ID
 from proxy.core.routing import NAME_CHARS_MAX
 from proxy.providers.rows import CATALOGUE
 

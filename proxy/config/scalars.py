@@ -16,7 +16,6 @@ DURATION_S_MAX: Final = 24 * 3600.0  # a longer wait for one answer is a mistype
 _TTL: Final = r"[0-9]{1,9}(\.[0-9]{1,9})?(ms|s|m|h|d)"
 TTL_S_MAX: Final = 30 * 24 * 3600.0  # no store keeps an answer for longer
 
-ACCOUNT_ID: Final = r"[A-Za-z0-9_.-]{1,64}"
 PROVIDER_ID: Final = r"[a-z0-9][a-z0-9._-]{0,63}"
 ROUTE_NAME: Final = r"[A-Za-z0-9_][A-Za-z0-9._:-]{0,63}"
 TARGET: Final = rf"{PROVIDER_ID}/\S{{1,400}}"

@@ -20,7 +20,6 @@ from proxy.config.budgets import Budgets
 from proxy.config.cache import Cache, CacheEntry
 from proxy.config.limits import LimitsEntry
 from proxy.config.scalars import (
-    ACCOUNT_ID,
     PROVIDER_ID,
     ROUTE_NAME,
     AccessMode,
@@ -39,6 +38,7 @@ from proxy.config.scalars import (
     Weight,
 )
 from proxy.config.section import Section
+from proxy.core.principal import ACCOUNT_ID
 
 
 class Timeouts(Section):

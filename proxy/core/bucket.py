@@ -26,6 +26,16 @@ class Bucket:
     per_ms: int
     unit: int
 
+    @property
+    def permits(self) -> int:
+        """How many it holds when it is full."""
+        return self.size // self.unit
+
+    @property
+    def per_s(self) -> float:
+        """How many permits flow back in a second."""
+        return self.per_ms * 1000 / self.unit
+
     def left(self, used: int) -> int:
         """Whole permits that may be taken."""
         return max(0, self.size - used) // self.unit

@@ -12,10 +12,10 @@ def refusal(claim: LimitClaim, limited: Limited, tokens: int, wait_ms: int | Non
     again = "Try again soon." if wait_ms is None else f"Try again in {spelled(wait_ms)}."
     match limited:
         case Limited.REQUESTS if claim.requests is not None:
-            rate, at_once = _rate(claim.requests), claim.requests.size // claim.requests.unit
-            return f"{who} may send {rate} requests a second, {at_once} at once, and has done so. {again}"
+            rate, at_once = claim.requests.per_s, claim.requests.permits
+            return f"{who} may send {rate:g} requests a second, {at_once} at once, and has done so. {again}"
         case Limited.TOKENS if claim.tokens is not None:
-            limit = claim.tokens.size // claim.tokens.unit
+            limit = claim.tokens.permits
             if wait_ms is None:
                 return (
                     f"This request may use {tokens} tokens, and {who} may use {limit} a minute. "
@@ -59,9 +59,9 @@ def limits_told(claim: LimitClaim) -> str:
     """A subject's limits in a line."""
     words: list[str] = []
     if claim.requests is not None:
-        words.append(f"{_rate(claim.requests)} requests a second, {claim.requests.size // claim.requests.unit} at once")
+        words.append(f"{claim.requests.per_s:g} requests a second, {claim.requests.permits} at once")
     if claim.tokens is not None:
-        words.append(f"{claim.tokens.size // claim.tokens.unit} tokens a minute")
+        words.append(f"{claim.tokens.permits} tokens a minute")
     if claim.slots is not None:
         words.append(f"{claim.slots} under way")
     return ", ".join(words)
@@ -81,7 +81,7 @@ def spelled(ms: int) -> str:
 
 def _told(kind: str, bucket: Bucket, used: int) -> list[tuple[str, str]]:
     return [
-        (f"x-ratelimit-limit-{kind}", str(bucket.size // bucket.unit)),
+        (f"x-ratelimit-limit-{kind}", str(bucket.permits)),
         (f"x-ratelimit-remaining-{kind}", str(bucket.left(used))),
         (f"x-ratelimit-reset-{kind}", spelled(bucket.full_in_ms(used))),
     ]
@@ -89,7 +89,3 @@ def _told(kind: str, bucket: Bucket, used: int) -> list[tuple[str, str]]:
 
 def _left(one: tuple[Bucket, int]) -> int:
     return one[0].left(one[1])
-
-
-def _rate(requests: Bucket) -> str:
-    return f"{requests.per_ms * 1000 / requests.unit:g}"

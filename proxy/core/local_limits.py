@@ -40,8 +40,8 @@ class LocalLimits:
     def lease(self, lease: LimitLease) -> LimitLease:
         """A lease as it is taken here: of shares. What is larger than a share takes all of it."""
         claims = tuple(share(claim, self._workers) for claim in lease.claims)
-        sizes = [claim.tokens.size // claim.tokens.unit for claim in claims if claim.tokens is not None]
-        whole = [claim.tokens.size // claim.tokens.unit for claim in lease.claims if claim.tokens is not None]
+        sizes = [claim.tokens.permits for claim in claims if claim.tokens is not None]
+        whole = [claim.tokens.permits for claim in lease.claims if claim.tokens is not None]
         fits = lease.tokens <= min(whole, default=lease.tokens)
         return LimitLease(lease.id, claims, min([lease.tokens, *sizes]) if fits else lease.tokens)
 

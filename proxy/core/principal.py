@@ -41,14 +41,13 @@ class Principal:
         return self.routes is None or any(_matches(pattern, name) for pattern in self.routes)
 
 
-_ACCOUNT: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
-
+ACCOUNT_ID: Final = r"[A-Za-z0-9_.-]{1,64}"
 ANYBODY: Final = Principal(passthrough=True)  # where access is open
 
 
 def account_of(text: str) -> AccountId | None:
     """The account of that id; None where it can be no account's."""
-    return AccountId(text) if _ACCOUNT.fullmatch(text) else None
+    return AccountId(text) if re.fullmatch(ACCOUNT_ID, text) else None
 
 
 def _matches(pattern: str, name: str) -> bool:

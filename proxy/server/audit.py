@@ -8,31 +8,23 @@ from typing import Any, Final
 from proxy.core import audit
 from proxy.core.audit import PENSTOCK, Flaw, Noted, Verifier
 from proxy.ports import AuditLog, ExchangeLog, StoreAway, StoreUnusable
+from proxy.server.databases import TRUST_FILE, postgres_url
 from proxy.server.settings import Settings
 
-FILE: Final = "trust.sqlite3"
 BATCH: Final = 1000
 AGAIN_S: Final = 5.0  # between tries to say that the process has started, while the store is away
 LAST_WORD_S: Final = 2.0
 
 
 def audit_log(settings: Settings, *, read_only: bool = False) -> AuditLog:
-    """The audit log, not yet opened. Raises `StoreUnusable` for an address that is none, and for a missing driver."""
-    url = settings.database_url
+    """The audit log, not yet opened. Raises `StoreUnusable` as `postgres_url` does."""
+    url = postgres_url(settings)
     if url is None:
         from proxy.stores.sqlite.audit import SqliteAudit  # noqa: PLC0415 - only what is used
 
-        return SqliteAudit(settings.data / FILE, read_only=read_only)
-    if not url.startswith(("postgresql://", "postgres://")):
-        raise StoreUnusable(
-            "DATABASE_URL must be postgresql://user@host/database. Unset it to keep the audit log in SQLite."
-        )
-    try:
-        from proxy.stores.postgres.audit import PostgresAudit  # noqa: PLC0415 - an extra
-    except ModuleNotFoundError as error:
-        raise StoreUnusable(
-            f"DATABASE_URL needs the driver {error.name} (the extra `postgres`): pip install {error.name}."
-        ) from error
+        return SqliteAudit(settings.data / TRUST_FILE, read_only=read_only)
+    from proxy.stores.postgres.audit import PostgresAudit  # noqa: PLC0415 - an extra
+
     return PostgresAudit(url, read_only=read_only)
 
 

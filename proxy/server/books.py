@@ -1,32 +1,21 @@
-"""Which ledger the settings name: SQLite in the data directory, or PostgreSQL. Imports the one that is used."""
+"""Where the settings say that the books are kept: the ledger, and the journal of what has not reached it."""
 
 from typing import Final
 
-from proxy.core import redact
-from proxy.ports import Ledger, StoreUnusable
+from proxy.ports import Ledger
+from proxy.server.databases import LEDGER_FILE, postgres_url
 from proxy.server.settings import Settings
 
-FILE: Final = "ledger.sqlite3"
 JOURNAL: Final = "journal"
 
 
 def ledger(settings: Settings, *, read_only: bool = False) -> Ledger:
-    """The ledger, not yet opened. Raises `StoreUnusable` for an address that is none, and for a missing driver."""
-    url = settings.database_url
+    """The ledger, not yet opened. Raises `StoreUnusable` as `postgres_url` does."""
+    url = postgres_url(settings)
     if url is None:
         from proxy.stores.sqlite.ledger import SqliteLedger  # noqa: PLC0415 - only what is used
 
-        return SqliteLedger(settings.data / FILE, read_only=read_only)
-    if not url.startswith(("postgresql://", "postgres://")):
-        raise StoreUnusable(
-            f"DATABASE_URL must be postgresql://user@host/database; it begins with {redact.text(url.partition(':')[0])!r}. "
-            "Unset it to keep the ledger in SQLite."
-        )
-    try:
-        from proxy.stores.postgres.ledger import PostgresLedger  # noqa: PLC0415 - an extra
-    except ModuleNotFoundError as error:
-        raise StoreUnusable(
-            f"DATABASE_URL needs the driver {error.name} (the extra `postgres`): pip install {error.name}. "
-            "Unset it to keep the ledger in SQLite."
-        ) from error
+        return SqliteLedger(settings.data / LEDGER_FILE, read_only=read_only)
+    from proxy.stores.postgres.ledger import PostgresLedger  # noqa: PLC0415 - an extra
+
     return PostgresLedger(url, read_only=read_only)

@@ -1,4 +1,4 @@
-"""The composition root: the only module that puts technologies behind the ports."""
+"""The composition root: puts technologies behind the ports, as the settings say."""
 
 import asyncio
 import os
@@ -24,12 +24,14 @@ from proxy.phases.key_ring import KeyRing
 from proxy.phases.limits import Limiter
 from proxy.phases.runtime import Runtime
 from proxy.ports import (
+    AuditLog,
     BreakerStore,
     BudgetStore,
     CacheStore,
     EventBus,
     ExchangeLog,
     KeyNews,
+    Ledger,
     LimitStore,
     Meter,
     StoreAway,
@@ -58,7 +60,7 @@ if TYPE_CHECKING:
     from proxy.stores.redis.connection import RedisConnection
     from proxy.telemetry.traces import Traces
 
-OPEN_S: Final = 2.0  # for the ledger at the start; afterwards rows wait for it in the journal
+OPEN_S: Final = 2.0  # for the ledger and the audit log at the start, each
 REPLAY_S: Final = 0.5  # for what dead processes left, which goes on behind the first requests
 
 
@@ -143,7 +145,6 @@ class Stores:
                 "Set PENSTOCK_DATA to a directory on a local disk that this user may write to."
             ) from None
         self.alerts = Alerts(table.alerts, log, time.time, random.Random())  # noqa: S311 - it spreads retries
-        worker = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
         self.budgets = Budgets(
             _budget_store(self.redis),
             LedgerSpend(self.ledger),
@@ -165,19 +166,13 @@ class Stores:
             await self.redis.start()
         self.events.start(_event_bus(self.redis))
         await self.breakers.start()
-        try:
-            async with asyncio.timeout(OPEN_S):
-                await self.ledger.open()
-        except (StoreAway, TimeoutError) as away:
-            self._log.event("ledger: away at the start, rows wait in the journal", error=str(away) or "no answer")
-        except StoreUnusable as unusable:
-            raise BadStore(str(unusable)) from None
+        await self._open(self.ledger, "ledger: away at the start, rows wait in the journal")
         if self.keys is not None:
             try:
                 await self.keys.start()
             except StoreUnusable as unusable:
                 raise BadStore(str(unusable)) from None
-        await self._open_audit()
+        await self._open(self.audit, "audit: away at the start, the admin API changes nothing")
         await self.outbox.start(REPLAY_S)
         self.alerts.start()
         self.budgets.start()
@@ -202,13 +197,13 @@ class Stores:
         if self._keep_days is not None and self._started:
             self._retaining = asyncio.create_task(retain(self.ledger, self._log, self._keep_days, time.time))
 
-    async def _open_audit(self) -> None:
-        """Raises `BadStore`. While it is away, nothing is changed by the admin API and requests are answered."""
+    async def _open(self, store: Ledger | AuditLog, away_means: str) -> None:
+        """Raises `BadStore`. One that is away is used when it is back."""
         try:
             async with asyncio.timeout(OPEN_S):
-                await self.audit.open()
+                await store.open()
         except (StoreAway, TimeoutError) as away:
-            self._log.event("audit: away at the start, the admin API changes nothing", error=str(away) or "no answer")
+            self._log.event(away_means, error=str(away) or "no answer")
         except StoreUnusable as unusable:
             raise BadStore(str(unusable)) from None
 

@@ -12,10 +12,10 @@ from proxy.core.credential import NOTHING_SEALED, Vault
 from proxy.core.envelope import Keyring, MasterKey, NotOpened, opened
 from proxy.ports import SecretsHeld, SecretStore, StoreAway, StoreUnusable
 from proxy.server import own_secrets
+from proxy.server.databases import TRUST_FILE, postgres_url
 from proxy.server.own_secrets import MASTER_KEY, PREVIOUS_MASTER_KEY, OwnSecret
 from proxy.server.settings import Settings
 
-FILE: Final = "trust.sqlite3"
 READ_S: Final = 2.0  # for the store at the start; afterwards the watch reads it
 
 
@@ -24,22 +24,14 @@ class SealedRefused(Exception):  # noqa: N818 - a message for whoever starts the
 
 
 def store(settings: Settings) -> SecretStore:
-    """The store, not yet opened. Raises `StoreUnusable` for an address that is none, and for a missing driver."""
-    url = settings.database_url
+    """The store, not yet opened. Raises `StoreUnusable` as `postgres_url` does."""
+    url = postgres_url(settings)
     if url is None:
         from proxy.stores.sqlite.secrets import SqliteSecrets  # noqa: PLC0415 - only what is used
 
-        return SqliteSecrets(settings.data / FILE)
-    if not url.startswith(("postgresql://", "postgres://")):
-        raise StoreUnusable(
-            f"DATABASE_URL must be postgresql://user@host/database; it begins with {url.partition(':')[0]!r}."
-        )
-    try:
-        from proxy.stores.postgres.secrets import PostgresSecrets  # noqa: PLC0415 - an extra
-    except ModuleNotFoundError as error:
-        raise StoreUnusable(
-            f"DATABASE_URL needs the driver {error.name} (the extra `postgres`): pip install {error.name}."
-        ) from error
+        return SqliteSecrets(settings.data / TRUST_FILE)
+    from proxy.stores.postgres.secrets import PostgresSecrets  # noqa: PLC0415 - an extra
+
     return PostgresSecrets(url)
 
 
@@ -125,7 +117,7 @@ def at_start(settings: Settings, *, needed: bool) -> Vault:
 
 def as_now(settings: Settings) -> Vault:
     """What a command finds that only looks; nothing is made. Errors: SealedRefused, also for a store that is away."""
-    if settings.database_url is None and not (settings.data / FILE).is_file():
+    if settings.database_url is None and not (settings.data / TRUST_FILE).is_file():
         return NOTHING_SEALED
     try:
         ring = keyring(settings)

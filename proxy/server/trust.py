@@ -1,15 +1,12 @@
 """Where the settings say that virtual keys are kept, and the peppers that they are hashed under."""
 
-from typing import Final
-
 from proxy.core.virtual_key import Pepper, Peppers
 from proxy.core.weak_secret import weakness
 from proxy.ports import ExchangeLog, KeyStore
 from proxy.server import own_secrets
+from proxy.server.databases import TRUST_FILE, postgres_url
 from proxy.server.own_secrets import HOW_TO_MAKE_ONE, PEPPER, SecretRefused
 from proxy.server.settings import Settings
-
-FILE: Final = "trust.sqlite3"
 
 
 def peppers(settings: Settings, log: ExchangeLog) -> Peppers:
@@ -40,11 +37,12 @@ def _refuse_weak(variable: str, given: str | None) -> None:
 
 
 def keys(settings: Settings) -> KeyStore:
-    """The keys' store, not yet opened. Raises `StoreUnusable` for an address that is none."""
-    if settings.database_url is None:
+    """The keys' store, not yet opened. Raises `StoreUnusable` as `postgres_url` does."""
+    url = postgres_url(settings)
+    if url is None:
         from proxy.stores.sqlite.keys import SqliteKeys  # noqa: PLC0415 - only what is used
 
-        return SqliteKeys(settings.data / FILE)
-    from proxy.stores.postgres.keys import PostgresKeys  # noqa: PLC0415 - an extra, which the ledger has asked for before
+        return SqliteKeys(settings.data / TRUST_FILE)
+    from proxy.stores.postgres.keys import PostgresKeys  # noqa: PLC0415 - an extra
 
-    return PostgresKeys(settings.database_url)
+    return PostgresKeys(url)

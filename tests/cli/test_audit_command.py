@@ -10,7 +10,8 @@ from click.testing import CliRunner, Result
 
 from proxy.cli.main import main
 from proxy.core.audit import AuditEntry, act, entry_from
-from proxy.server.audit import FILE, audit_log
+from proxy.server.audit import audit_log
+from proxy.server.databases import TRUST_FILE
 from proxy.server.settings import Settings
 
 NOON_US = 1_728_043_200_000_000
@@ -93,7 +94,7 @@ def test_s68_verify_prints_the_head_and_finds_it_again(environ: dict[str, str], 
 def test_s68_verify_tells_what_was_tampered_with(tmp_path: Path) -> None:
     environ = {"PENSTOCK_DATA": str(tmp_path)}
     asyncio.run(_filled(environ))
-    connection = sqlite3.connect(tmp_path / FILE, isolation_level=None)
+    connection = sqlite3.connect(tmp_path / TRUST_FILE, isolation_level=None)
     for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'trigger'").fetchall():
         connection.execute(f"DROP TRIGGER {name}")
     connection.execute("UPDATE audit SET actor = 'nobody' WHERE number = 2")
@@ -119,7 +120,7 @@ def test_without_a_log_it_says_so(tmp_path: Path) -> None:
 
 def test_columns_make_an_entry(tmp_path: Path) -> None:
     entries = asyncio.run(_filled({"PENSTOCK_DATA": str(tmp_path)}))
-    connection = sqlite3.connect(tmp_path / FILE)
+    connection = sqlite3.connect(tmp_path / TRUST_FILE)
     rows = connection.execute("SELECT * FROM audit ORDER BY number").fetchall()
     connection.close()
     assert [entry_from(row) for row in rows] == entries

@@ -18,8 +18,9 @@ import pytest
 
 from proxy.cli import batch_file
 from proxy.cli.admin_client import Address, NoAnswer
-from proxy.cli.batch_file import Asked, BadFile, Broken, OutFile, Response
+from proxy.cli.batch_file import Asked, Broken, OutFile, Response
 from proxy.cli.batch_run import Batch, Score
+from proxy.cli.request_file import BadFile
 from proxy.core.backoff import BackoffPolicy
 from proxy.simulator.server import Simulator
 from tests.conftest import Start

@@ -11,7 +11,8 @@ import pytest
 
 from proxy.core.audit import Act, AuditFilter, Noted, act, anchor
 from proxy.ports import AuditLog, StoreAway, StoreUnusable
-from proxy.server.audit import FILE, verified
+from proxy.server.audit import verified
+from proxy.server.databases import TRUST_FILE
 from proxy.stores.migrations import Migration
 from proxy.stores.postgres.audit import PostgresAudit
 from proxy.stores.postgres.ledger import PostgresLedger
@@ -73,7 +74,7 @@ async def _store(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> A
     if kind == "postgres":
         server: Postgres = request.getfixturevalue("postgres")
         url = await server.new_database()
-    store = Store(kind, tmp_path / "data" / FILE, url)
+    store = Store(kind, tmp_path / "data" / TRUST_FILE, url)
     yield store
     for log in store.opened:
         await log.close()
@@ -120,7 +121,7 @@ async def test_s68_entries_are_numbered_chained_and_read_as_written(store: Store
 
 
 async def test_two_installations_differ(kept: Store, tmp_path: Path) -> None:
-    other = SqliteAudit(tmp_path / "other" / FILE)
+    other = SqliteAudit(tmp_path / "other" / TRUST_FILE)
     assert (await kept().head()).installation != (await other.head()).installation
     await other.close()
 

@@ -3,9 +3,8 @@
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from dataclasses import dataclass
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -15,67 +14,33 @@ from proxy.core.breaker import Subject
 from proxy.ports import NOTHING_STORED, BreakerStore, Change, Stored
 from proxy.stores.memory.breakers import MemoryBreakers
 from proxy.stores.redis.breakers import RedisBreakers
-from proxy.stores.redis.connection import RedisConnection
-from tests.valkey import Valkey
+from tests.conformance.opening import STORES, Two, twice
 
 A, B, C = Subject("openai/gpt-4o"), Subject("odd/ {name}:\r\n\u00e9"), Subject("openai#1a2b3c4d")
 ODD_BYTES = bytes(range(256)) + b" 1 2 \r\n"
 
 
-@dataclass(slots=True)
-class Stores:
-    """Two processes' handles on one store."""
-
-    one: BreakerStore
-    two: BreakerStore
+Stores = Two[BreakerStore]
 
 
-@asynccontextmanager
-async def _in_memory(request: pytest.FixtureRequest, records_max: int) -> AsyncIterator[Stores]:
-    store = MemoryBreakers(time.monotonic, records_max=records_max)
-    yield Stores(store, store)
-
-
-@asynccontextmanager
-async def _on(server: Valkey, records_max: int) -> AsyncIterator[Stores]:
-    connections = [RedisConnection(server.url, deadline_s=1.0), RedisConnection(server.unix_url, deadline_s=1.0)]
-    one, two = (RedisBreakers(connection, records_max=records_max) for connection in connections)
-    yield Stores(one, two)
-    for connection in connections:
-        await connection.close()
-
-
-@asynccontextmanager
-async def _on_valkey(request: pytest.FixtureRequest, records_max: int) -> AsyncIterator[Stores]:
-    async with _on(request.getfixturevalue("valkey"), records_max) as stores:
-        yield stores
-
-
-@asynccontextmanager
-async def _on_a_valkey_cluster(request: pytest.FixtureRequest, records_max: int) -> AsyncIterator[Stores]:
-    """Refuses scripts whose keys are not all in one slot."""
-    server: Valkey = request.getfixturevalue("valkey_cluster")
-    server.flush()
-    async with _on(server, records_max) as stores:
-        yield stores
-
-
-STORES: dict[str, Callable[[pytest.FixtureRequest, int], AbstractAsyncContextManager[Stores]]] = {
-    "memory": _in_memory,
-    "valkey": _on_valkey,
-    "a cluster's node": _on_a_valkey_cluster,
-}
+def opened(request: pytest.FixtureRequest, records_max: int) -> AbstractAsyncContextManager[Stores]:
+    return twice(
+        request.param,
+        request,
+        lambda: MemoryBreakers(time.monotonic, records_max=records_max),
+        lambda connection: RedisBreakers(connection, records_max=records_max),
+    )
 
 
 @pytest.fixture(params=STORES)
 async def stores(request: pytest.FixtureRequest) -> AsyncIterator[Stores]:
-    async with STORES[request.param](request, 4096) as made:
+    async with opened(request, 4096) as made:
         yield made
 
 
 @pytest.fixture(params=STORES)
 async def small_stores(request: pytest.FixtureRequest) -> AsyncIterator[Stores]:
-    async with STORES[request.param](request, 3) as made:
+    async with opened(request, 3) as made:
         yield made
 
 

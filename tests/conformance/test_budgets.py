@@ -5,10 +5,9 @@ leases end when a test says so; one test runs by the server's own clock.
 """
 
 import asyncio
-import itertools
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import Any, Final
 from zoneinfo import ZoneInfo
@@ -38,8 +37,8 @@ from proxy.core.window import Period, window_at
 from proxy.ports import SEEDING_MS, BudgetStore, Reservation, Unseeded
 from proxy.stores.memory.budgets import MemoryBudgets
 from proxy.stores.redis.budgets import RedisBudgets
-from proxy.stores.redis.connection import RedisConnection
 from proxy.terms import AccountId, ExchangeId, NanoUsd
+from tests.conformance.opening import STORES, Clock, by_clock, connected
 from tests.valkey import Valkey
 
 LEASE_MS: Final = 60_000
@@ -48,17 +47,6 @@ ACME, GLOBEX = account_subject(AccountId("acme")), account_subject(AccountId('g{
 DAY, MONTH = (window_at(period, ZoneInfo("UTC"), NOW) for period in (Period.DAILY, Period.MONTHLY))
 BOOKS: Final = tuple(Book(subject, window) for subject in (ACME, GLOBEX, PROXY) for window in (DAY, MONTH))
 BOOK: Final = BOOKS[0]
-_prefixes = itertools.count()
-
-
-class Clock:
-    """Unix milliseconds that a test sets."""
-
-    def __init__(self) -> None:
-        self.ms = NOW * 1000
-
-    def __call__(self) -> int:
-        return self.ms
 
 
 Open = Callable[[Clock], AbstractAsyncContextManager[BudgetStore]]
@@ -66,24 +54,12 @@ Open = Callable[[Clock], AbstractAsyncContextManager[BudgetStore]]
 
 def opener(name: str, request: pytest.FixtureRequest) -> Open:
     """Opens a new and empty store."""
-    server: Valkey | None = None if name == "memory" else request.getfixturevalue(name)
-
-    @asynccontextmanager
-    async def opened(clock: Clock) -> AsyncIterator[BudgetStore]:
-        if server is None:
-            yield MemoryBudgets(clock, lease_ms=LEASE_MS)
-            return
-        # The deadline is not what is tested here, and other tests share this machine.
-        connection = RedisConnection(server.url, prefix=f"test{next(_prefixes)}", deadline_s=5.0)
-        try:
-            yield RedisBudgets(connection, lease_ms=LEASE_MS, now_ms=clock)
-        finally:
-            await connection.close()
-
-    return opened
-
-
-STORES: Final = ["memory", "valkey", "valkey_cluster"]
+    return by_clock(
+        name,
+        request,
+        lambda clock: MemoryBudgets(clock, lease_ms=LEASE_MS),
+        lambda connection, clock: RedisBudgets(connection, lease_ms=LEASE_MS, now_ms=clock),
+    )
 
 
 @pytest.fixture(params=STORES)
@@ -477,9 +453,8 @@ async def _renew_both(store: BudgetStore, machine: dict[Book, Budget], now_ms: i
 
 @pytest.fixture
 async def by_the_servers_clock(valkey: Valkey) -> AsyncIterator[RedisBudgets]:
-    connection = RedisConnection(valkey.url, prefix=f"test{next(_prefixes)}", deadline_s=5.0)
-    yield RedisBudgets(connection, lease_ms=150)
-    await connection.close()
+    async with connected(valkey) as connection:
+        yield RedisBudgets(connection, lease_ms=150)
     await asyncio.sleep(0)
 
 

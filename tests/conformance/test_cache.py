@@ -3,9 +3,9 @@
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -17,70 +17,36 @@ from proxy.core.glob import Glob, escape
 from proxy.ports import CacheStore
 from proxy.stores.memory.cache import MemoryCache
 from proxy.stores.redis.cache import RedisCache
-from proxy.stores.redis.connection import RedisConnection
 from proxy.terms import AccountId, CacheKey, Generation, ProviderId, RouteName
 from tests.cached_answers import ANSWER, answer, labels, stream
-from tests.valkey import Valkey
+from tests.conformance.opening import STORES, Two, twice
 
 A, B, C, D = (CacheKey(f"v1:{name}") for name in ("a", "odd {key}:\r\n\u00e9 1 2", "c", "d"))
 ODD_BYTES = bytes(range(256)) + b" 1 2 \r\n"
 LARGE = 8 * 1024 * 1024
 
 
-@dataclass(slots=True)
-class Stores:
-    """Two processes' handles on one store."""
-
-    one: CacheStore
-    two: CacheStore
+Stores = Two[CacheStore]
 
 
-@asynccontextmanager
-async def _in_memory(request: pytest.FixtureRequest, bytes_max: int) -> AsyncIterator[Stores]:
-    store = MemoryCache(time.monotonic, bytes_max=bytes_max, entry_share=0.5)
-    yield Stores(store, store)
-
-
-@asynccontextmanager
-async def _on(server: Valkey, bytes_max: int) -> AsyncIterator[Stores]:
-    connections = [RedisConnection(server.url, deadline_s=1.0), RedisConnection(server.unix_url, deadline_s=1.0)]
-    one, two = (RedisCache(connection, bytes_max=bytes_max) for connection in connections)
-    yield Stores(one, two)
-    for connection in connections:
-        await connection.close()
-
-
-@asynccontextmanager
-async def _on_valkey(request: pytest.FixtureRequest, bytes_max: int) -> AsyncIterator[Stores]:
-    async with _on(request.getfixturevalue("valkey"), bytes_max) as stores:
-        yield stores
-
-
-@asynccontextmanager
-async def _on_a_valkey_cluster(request: pytest.FixtureRequest, bytes_max: int) -> AsyncIterator[Stores]:
-    """Refuses scripts whose keys are not all in one slot."""
-    server: Valkey = request.getfixturevalue("valkey_cluster")
-    server.flush()
-    async with _on(server, bytes_max) as stores:
-        yield stores
-
-
-STORES: dict[str, Callable[[pytest.FixtureRequest, int], AbstractAsyncContextManager[Stores]]] = {
-    "memory": _in_memory,
-    "valkey": _on_valkey,
-    "a cluster's node": _on_a_valkey_cluster,
-}
+def opened(request: pytest.FixtureRequest, bytes_max: int) -> AbstractAsyncContextManager[Stores]:
+    return twice(
+        request.param,
+        request,
+        lambda: MemoryCache(time.monotonic, bytes_max=bytes_max, entry_share=0.5),
+        lambda connection: RedisCache(connection, bytes_max=bytes_max),
+    )
 
 
 @pytest.fixture(params=STORES)
 async def stores(request: pytest.FixtureRequest) -> AsyncIterator[Stores]:
-    async with STORES[request.param](request, LARGE) as made:
+    async with opened(request, LARGE) as made:
         yield made
 
 
 @pytest.fixture(params=STORES)
 async def small_stores(request: pytest.FixtureRequest) -> AsyncIterator[Stores]:
-    async with STORES[request.param](request, 20_000) as made:
+    async with opened(request, 20_000) as made:
         yield made
 
 

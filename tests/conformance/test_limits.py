@@ -5,9 +5,8 @@ leases end and buckets fill when a test says so; one test runs by the server's o
 """
 
 import asyncio
-import itertools
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
 
 import pytest
@@ -32,23 +31,12 @@ from proxy.ports import LimitStore
 from proxy.stores.memory.limits import MemoryLimits
 from proxy.stores.redis.connection import RedisConnection
 from proxy.stores.redis.limits import RedisLimits
+from tests.conformance.opening import STORES, Clock, by_clock
 from tests.valkey import Valkey
 
 LEASE_MS: Final = 60_000
-NOW_MS: Final = 1_800_000_000_000
 T: Final = bucket.TOKEN_UNIT
 R: Final = bucket.REQUEST_UNIT
-_prefixes = itertools.count()
-
-
-class Clock:
-    """Milliseconds that a test sets."""
-
-    def __init__(self) -> None:
-        self.ms = NOW_MS
-
-    def __call__(self) -> int:
-        return self.ms
 
 
 Open = Callable[[Clock], AbstractAsyncContextManager[LimitStore]]
@@ -56,24 +44,12 @@ Open = Callable[[Clock], AbstractAsyncContextManager[LimitStore]]
 
 def opener(name: str, request: pytest.FixtureRequest) -> Open:
     """Opens a new and empty store."""
-    server: Valkey | None = None if name == "memory" else request.getfixturevalue(name)
-
-    @asynccontextmanager
-    async def opened(clock: Clock) -> AsyncIterator[LimitStore]:
-        if server is None:
-            yield MemoryLimits(clock, lease_ms=LEASE_MS)
-            return
-        # The deadline is not what is tested here, and other tests share this machine.
-        connection = RedisConnection(server.url, prefix=f"limits{next(_prefixes)}", deadline_s=5.0)
-        try:
-            yield RedisLimits(connection, lease_ms=LEASE_MS, now_ms=clock)
-        finally:
-            await connection.close()
-
-    return opened
-
-
-STORES: Final = ["memory", "valkey", "valkey_cluster"]
+    return by_clock(
+        name,
+        request,
+        lambda clock: MemoryLimits(clock, lease_ms=LEASE_MS),
+        lambda connection, clock: RedisLimits(connection, lease_ms=LEASE_MS, now_ms=clock),
+    )
 
 
 @pytest.fixture(params=STORES)

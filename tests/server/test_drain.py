@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 from proxy.core.ledger import LedgerRow
-from proxy.server.books import FILE
+from proxy.server.databases import LEDGER_FILE
 from proxy.stores.sqlite.ledger import SqliteLedger
 from tests.gateway import CHAT, Answer, Connection, get
 from tests.server.process import config_file, serving
@@ -23,7 +23,7 @@ def streamed(model: str) -> bytes:
 
 
 async def rows_of(data: Path) -> list[LedgerRow]:
-    ledger = SqliteLedger(data / FILE)
+    ledger = SqliteLedger(data / LEDGER_FILE)
     await ledger.open()
     try:
         return [one.row for one in await ledger.booked(0, 1000)]

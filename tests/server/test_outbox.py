@@ -168,9 +168,12 @@ async def test_sqlite_locked_costs_time_and_nothing_else(make: Made, tmp_path: P
 
 async def test_a_full_sqlite_file_costs_time_and_nothing_else(make: Made, ledger: Watched) -> None:
     await ledger.open()
-    assert ledger._writer is not None
-    pages = ledger._writer.execute("PRAGMA page_count").fetchone()[0]
-    ledger._writer.execute(f"PRAGMA max_page_count = {pages}")
+
+    def fill(connection: sqlite3.Connection) -> None:
+        pages = connection.execute("PRAGMA page_count").fetchone()[0]
+        connection.execute(f"PRAGMA max_page_count = {pages}")
+
+    await ledger._threads.write(fill)
     outbox = make(ledger)
     await outbox.start()
     for number in range(200):

@@ -8,7 +8,7 @@ from proxy.core import forecast as forecasts
 from proxy.core import summary as summaries
 from proxy.core.budget import PROXY, account_subject
 from proxy.edge.admin.endpoint import Ask
-from proxy.edge.admin.own import account_of
+from proxy.edge.admin.own import account_asked
 from proxy.edge.admin.reading import answered
 from proxy.edge.admin.values import number, text
 
@@ -22,7 +22,7 @@ VALUES_MAX: Final = 1000  # of a dimension: 90 us and 700 bytes each, and client
 
 async def summary(ask: Ask) -> dict[str, Any]:
     days = number(ask.query, "days", 1, DAYS_MAX) or DAYS
-    account = account_of(ask.account, text(ask.query, "account"))
+    account = account_asked(ask.account, text(ask.query, "account"))
     span = summaries.last_days(days, _today(ask))
     found = await answered(ask.runtime.ledger.summary(span, account))
     currency = ask.runtime.table.pricing.currency
@@ -32,7 +32,7 @@ async def summary(ask: Ask) -> dict[str, Any]:
 async def forecast(ask: Ask) -> dict[str, Any]:
     """Of everybody with the budgets of the whole proxy, or of an account with its own."""
     horizon_days = number(ask.query, "horizon_days", 1, forecasts.HORIZON_DAYS_MAX) or HORIZON_DAYS
-    account, today, table = account_of(ask.account, text(ask.query, "account")), _today(ask), ask.runtime.table
+    account, today, table = account_asked(ask.account, text(ask.query, "account")), _today(ask), ask.runtime.table
     days = await answered(ask.runtime.ledger.days(forecasts.looked_at(today), account))
     caps = forecasts.caps_of(table.budgets.payers(), PROXY if account is None else account_subject(account))
 

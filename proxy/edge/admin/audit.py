@@ -5,7 +5,7 @@ from typing import Any, Final
 from proxy.core.audit import NUMBER_MAX, AuditFilter, document
 from proxy.edge.admin.endpoint import Ask
 from proxy.edge.admin.entry import bad
-from proxy.edge.admin.own import account_of
+from proxy.edge.admin.own import account_asked
 from proxy.edge.admin.reading import answered
 from proxy.edge.admin.values import moment_us, number, text
 
@@ -21,7 +21,7 @@ async def entries(ask: Ask) -> dict[str, Any]:
         actor=text(query, "actor"),
         act=text(query, "act"),
         subject=text(query, "subject"),
-        account=account_of(ask.account, text(query, "account")),
+        account=account_asked(ask.account, text(query, "account")),
         since_us=moment_us(query, "since"),
         until_us=moment_us(query, "until"),
     )

@@ -7,7 +7,7 @@ from proxy.core import currency as currencies
 from proxy.core.budget import account_subject
 from proxy.core.currency import USD, Currency, figure
 from proxy.edge.admin.endpoint import Ask
-from proxy.edge.admin.own import account_of
+from proxy.edge.admin.own import account_asked
 from proxy.edge.admin.values import text
 
 # What is told, and what `Budgets.snapshot` calls it.
@@ -22,7 +22,7 @@ _AMOUNTS: Final = {
 
 async def listed(ask: Ask) -> dict[str, Any]:
     """The books of all who pay, or of one account (its own; not the whole proxy's)."""
-    account = account_of(ask.account, text(ask.query, "account"))
+    account = account_asked(ask.account, text(ask.query, "account"))
     table, now = ask.runtime.table, ask.runtime.wall()
     payers = table.budgets.payers()
     if account is not None:

@@ -14,7 +14,7 @@ from proxy.core.nearest import did_you_mean
 from proxy.core.routing import Route
 from proxy.edge.admin.endpoint import Ask
 from proxy.edge.admin.entry import bad
-from proxy.edge.admin.own import account_of
+from proxy.edge.admin.own import account_asked
 from proxy.ports import StoreAway
 from proxy.terms import AccountId, RouteName
 
@@ -100,7 +100,7 @@ def _selector(body: Mapping[str, Any], bound: AccountId | None) -> Selector:
     return Selector(
         route=None if route is None else RouteName(route),
         tag=_tag(body),
-        account=account_of(bound, account),
+        account=account_asked(bound, account),
         pattern=None if pattern is None else Glob.of(pattern),
     )
 

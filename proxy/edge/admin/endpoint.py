@@ -21,7 +21,7 @@ class Ask:
     ``query`` and ``body`` hold only names that the endpoint knows, each at most once; the values are the handler's to check.
     ``actor`` is who asks, as the audit log has it: `admin key`, or `key:<id>`. ``account``: the one whose rows alone the
     caller may see and change, None for all; what is another's is to be answered as what there is not. ``key``: the virtual
-    key that asks; the operator, who is bound by nothing. ``accept``: the header, empty where there is none.
+    key that asks, or the operator, who is bound by nothing. ``accept``: the header, empty where there is none.
     """
 
     runtime: Runtime

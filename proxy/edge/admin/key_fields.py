@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any, Final
 
-from proxy.config.scalars import ACCOUNT_ID
 from proxy.core.key_record import CacheScope, KeyBudgets
 from proxy.core.limits import Limits
 from proxy.core.nearest import did_you_mean
+from proxy.core.principal import account_of
 from proxy.core.tags import NAME_CHARS_MAX as TAG_NAME_CHARS_MAX
 from proxy.core.tags import TAGS_MAX, Tags, tags_from
 from proxy.core.tags import VALUE_CHARS_MAX as TAG_VALUE_CHARS_MAX
@@ -44,9 +44,10 @@ def _name(given: Any) -> str:
 
 
 def _account(given: Any) -> AccountId:
-    if not isinstance(given, str) or not re.fullmatch(ACCOUNT_ID, given):
+    account = account_of(given) if isinstance(given, str) else None
+    if account is None:
         raise bad("'account' must be an account's id: 1 to 64 letters, digits, dots, dashes, underscores.", "account")
-    return AccountId(given)
+    return account
 
 
 def _role(given: Any) -> Role:
@@ -125,8 +126,7 @@ def _usd(given: Any, name: str) -> NanoUsd | None:
     """Exactly: a number as the decimal that it is written as, never as the binary fraction next to it."""
     if given is None:
         return None
-    text = given if isinstance(given, str) else format(Decimal(str(given)), "f") if _is_number(given) else ""
-    text = text.removesuffix(".0")
+    text = _written(given).removesuffix(".0")
     if not _AMOUNT.fullmatch(text) or Decimal(text) > BUDGET_USD_MAX:
         most = f"an amount in USD such as 5 or 0.25, at most {BUDGET_USD_MAX} and with at most nine decimals"
         raise bad(f"'budgets.{name}' must be {most}.", f"budgets.{name}")
@@ -136,8 +136,7 @@ def _usd(given: Any, name: str) -> NanoUsd | None:
 def _expires_at(given: Any) -> int | None:
     if given is None:
         return None
-    text = given if isinstance(given, str) else format(Decimal(str(given)), "f") if _is_number(given) else ""
-    us = moment_us({"expires_at": text}, "expires_at")
+    us = moment_us({"expires_at": _written(given)}, "expires_at")
     assert us is not None  # noqa: S101 - it was given
     return us // 1_000_000
 
@@ -167,6 +166,11 @@ def _passthrough(given: Any) -> bool:
     if not isinstance(given, bool):
         raise bad("'passthrough' must be true or false.", "passthrough")
     return given
+
+
+def _written(given: Any) -> str:
+    """A text as it is, a number in digits; empty where it is neither."""
+    return given if isinstance(given, str) else format(Decimal(str(given)), "f") if _is_number(given) else ""
 
 
 def _is_number(given: Any) -> bool:

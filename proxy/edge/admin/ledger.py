@@ -8,7 +8,7 @@ from proxy.core.ledger import LedgerFilter, Outcome
 from proxy.core.ledger_document import document
 from proxy.edge.admin.endpoint import Ask
 from proxy.edge.admin.entry import bad
-from proxy.edge.admin.own import account_of
+from proxy.edge.admin.own import account_asked
 from proxy.edge.admin.reading import answered
 from proxy.edge.admin.values import cursor, moment_us, number, one_of, tag, text
 
@@ -55,7 +55,7 @@ async def one(ask: Ask) -> dict[str, Any]:
 def _wanted(ask: Ask) -> LedgerFilter:
     query = ask.query
     wanted = LedgerFilter(
-        account=account_of(ask.account, text(query, "account")),
+        account=account_asked(ask.account, text(query, "account")),
         virtual_key=text(query, "key"),
         route=text(query, "route"),
         provider=text(query, "provider"),

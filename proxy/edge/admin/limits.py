@@ -8,7 +8,7 @@ from proxy.core.limiting import LimitClaim, LimitId, LimitStanding, account_limi
 from proxy.core.nearest import did_you_mean
 from proxy.edge.admin.endpoint import Ask
 from proxy.edge.admin.entry import bad
-from proxy.edge.admin.own import account_of
+from proxy.edge.admin.own import account_asked
 from proxy.edge.admin.values import text
 from proxy.ports import StoreAway
 from proxy.terms import AccountId
@@ -18,7 +18,7 @@ RESET_AGAIN_S = 5.0
 
 async def listed(ask: Ask) -> dict[str, Any]:
     """The accounts and providers with limits, and the callers that this process has seen; or those of one account."""
-    account, limiter = account_of(ask.account, text(ask.query, "account")), ask.runtime.limits
+    account, limiter = account_asked(ask.account, text(ask.query, "account")), ask.runtime.limits
     claims = _claims(ask.runtime.table.limits, account)
     seen, standings = await limiter.look(tuple(claims))
     told = list(claims) if seen == "store" else [share(claim, limiter.workers) for claim in claims]
@@ -73,11 +73,11 @@ def _told(claim: LimitClaim, account: str | None, standing: LimitStanding, seen:
     return {
         "subject": claim.subject,
         "account": account,
-        "rps": None if requests is None else requests.per_ms * 1000 / requests.unit,
-        "burst": None if requests is None else requests.size // requests.unit,
+        "rps": None if requests is None else requests.per_s,
+        "burst": None if requests is None else requests.permits,
         "requests_left": None if requests is None else requests.left(standing.requests_used),
         "requests_full_in_s": None if requests is None else requests.full_in_ms(standing.requests_used) / 1000,
-        "tpm": None if tokens is None else tokens.size // tokens.unit,
+        "tpm": None if tokens is None else tokens.permits,
         "tokens_left": None if tokens is None else tokens.left(standing.tokens_used),
         "tokens_full_in_s": None if tokens is None else tokens.full_in_ms(standing.tokens_used) / 1000,
         "concurrency": claim.slots,

@@ -8,7 +8,7 @@ from proxy.terms import AccountId
 _CHARS_TOLD_MAX: Final = 80
 
 
-def account_of(bound: AccountId | None, given: str | None) -> AccountId | None:
+def account_asked(bound: AccountId | None, given: str | None) -> AccountId | None:
     """The account that is asked about; None: all of them. ``bound``: whose alone the caller may see.
 
     Raises `Rejected` for another than that, in the same words whether there is such an account or not.

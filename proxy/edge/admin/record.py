@@ -48,7 +48,8 @@ class Record:
 
     async def begin(self, who: Who, endpoint: Endpoint, steps: Mapping[str, str], body: Mapping[str, Any]) -> Act:
         """Write that something is about to be done; what comes back is for `end`. Raises `Rejected`: do nothing then."""
-        act = self._act(who, endpoint, steps, "begun", audit.told(body, endpoint.recorded))
+        changes = audit.told(body, endpoint.recorded)
+        act = self._act(who, _name(endpoint), "begun", subject="/".join(steps.values()), changes=changes)
         try:
             async with asyncio.timeout(WRITE_S):
                 entry = await self._audit.append(act)
@@ -79,7 +80,8 @@ class Record:
         self, who: Who, endpoint: Endpoint, steps: Mapping[str, str], failure: Failure, log: ExchangeLog
     ) -> None:
         """Write that something was asked for and not let through. Never raises for a store."""
-        await self._write(self._act(who, endpoint, steps, "refused", {"code": failure.row.code}), log)
+        changes, subject = {"code": failure.row.code}, "/".join(steps.values())
+        await self._write(self._act(who, _name(endpoint), "refused", subject=subject, changes=changes), log)
 
     def note(self, who: Who, what: str, log: ExchangeLog) -> None:
         """Write that something happened, once in a window for each actor and address; nobody waits for it."""
@@ -94,17 +96,7 @@ class Record:
         if len(self._told) >= WINDOWS_MAX:
             del self._told[next(iter(self._told))]
         self._told[told] = now
-        act = audit.act(
-            int(now * 1_000_000),
-            who.actor,
-            what,
-            "noted",
-            role=_role(who),
-            request_id=who.request_id,
-            peer=who.peer,
-            account=who.account,
-        )
-        task = asyncio.create_task(self._write(act, log))
+        task = asyncio.create_task(self._write(self._act(who, what, "noted"), log))
         self._waiting.add(task)
         task.add_done_callback(self._waiting.discard)
 
@@ -129,15 +121,15 @@ class Record:
             log.event("audit: an entry could not be written", act=act.act, outcome=act.outcome, error=why)
 
     def _act(
-        self, who: Who, endpoint: Endpoint, steps: Mapping[str, str], outcome: Outcome, changes: Mapping[str, Any]
+        self, who: Who, what: str, outcome: Outcome, *, subject: str = "", changes: Mapping[str, Any] | None = None
     ) -> Act:
         return audit.act(
             int(self._wall() * 1_000_000),
             who.actor,
-            f"{endpoint.method} {endpoint.path}",
+            what,
             outcome,
-            role=_role(who),
-            subject="/".join(steps.values()),
+            role="" if who.actor == audit.NOBODY else who.role.name.lower(),
+            subject=subject,
             changes=changes,
             request_id=who.request_id,
             peer=who.peer,
@@ -145,8 +137,8 @@ class Record:
         )
 
 
-def _role(who: Who) -> str:
-    return "" if who.actor == audit.NOBODY else who.role.name.lower()
+def _name(endpoint: Endpoint) -> str:
+    return f"{endpoint.method} {endpoint.path}"
 
 
 def _unwritten(why: str, again_s: float | None) -> Rejected:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from proxy.core.key_document import COLUMNS, columns_of, record_from
 from proxy.core.key_record import KeyRecord
@@ -11,9 +11,6 @@ from proxy.ports import KeptKey, KeyChanges, KeyCursor, KeyPage
 from proxy.stores.migrations import Migration, load
 from proxy.stores.postgres.connection import Database
 from proxy.terms import AccountId, VirtualKeyId
-
-if TYPE_CHECKING:
-    from proxy.stores.postgres.connection import Connection
 
 PART: Final = "keys"
 MIGRATIONS: Final = load(Path(__file__).parent / "migrations" / PART)
@@ -32,8 +29,9 @@ _UPDATE: Final = (
     + f" WHERE id = {_PLACE['id']} AND account = {_PLACE['account']} AND created_at = {_PLACE['created_at']} "
     f"AND revision = ${len(COLUMNS) + 2}"
 )
-_NEXT: Final = "UPDATE penstock_virtual_key_revision SET revision = revision + 1 WHERE one = 1 RETURNING revision"
 _REVISION: Final = "SELECT revision FROM penstock_virtual_key_revision WHERE one = 1"
+_LOCKED: Final = f"{_REVISION} FOR UPDATE"
+_REVISED: Final = "UPDATE penstock_virtual_key_revision SET revision = $1 WHERE one = 1"
 _ONE: Final = f"SELECT {_NAMES} FROM penstock_virtual_key WHERE id = $1 AND ($2::TEXT IS NULL OR account = $2)"  # noqa: S608
 _PAGE: Final = (
     f"SELECT {_NAMES} FROM penstock_virtual_key WHERE (created_at, id) < ($1, $2) "  # noqa: S608
@@ -44,10 +42,6 @@ _CHANGES: Final = (
     "AND ($2::TEXT IS NULL OR account = $2) ORDER BY revision LIMIT $3"
 )
 _LAST: Final = 2**62  # later than any moment
-
-
-class _Refused(Exception):  # noqa: N818 - it names what happened, which is no defect
-    """Rolls a transaction back: what was to be changed is not as expected."""
 
 
 class PostgresKeys:
@@ -90,20 +84,13 @@ class PostgresKeys:
 
     async def _changed(self, statement: str, values: Sequence[Any], *more: int) -> bool:
         """Carry out one change under a revision of its own; False, and nothing is changed, where it changes no row."""
-        try:
-            async with self._database.connection(writing=True) as connection, connection.transaction():
-                await _change(connection, statement, values, more)
-        except _Refused:
-            return False
+        async with self._database.connection(writing=True) as connection, connection.transaction():
+            revision = await connection.fetchval(_LOCKED) + 1
+            done = await connection.execute(statement, *values, revision, *more)
+            if done.rpartition(" ")[2] != "1":  # "UPDATE 1"
+                return False
+            await connection.execute(_REVISED, revision)
         return True
-
-
-async def _change(connection: "Connection", statement: str, values: Sequence[Any], more: Sequence[int]) -> None:
-    """Raises `_Refused`."""
-    revision = await connection.fetchval(_NEXT)
-    done = await connection.execute(statement, *values, revision, *more)
-    if done.rpartition(" ")[2] != "1":  # "UPDATE 1"
-        raise _Refused
 
 
 def _key(columns: Mapping[str, Any]) -> KeptKey:

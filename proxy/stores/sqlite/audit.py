@@ -5,13 +5,11 @@ follows it and moves the head. Triggers refuse everything else. One thread adds 
 whole log delays nobody's act.
 """
 
-import asyncio
 import secrets
 import sqlite3
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from proxy.core.audit import (
     COLUMNS,
@@ -29,12 +27,11 @@ from proxy.core.audit import (
 from proxy.core.text import storable
 from proxy.ports import StoreUnusable
 from proxy.stores.migrations import Migration, load
-from proxy.stores.sqlite.connection import BUSY_S, mapped, reader, transaction, writer
+from proxy.stores.sqlite.connection import BUSY_S, reader, transaction, writer
+from proxy.stores.sqlite.threads import TwoThreads
 
 PART: Final = "audit"
 MIGRATIONS: Final = load(Path(__file__).parent / "migrations" / "audit")
-
-_Result = TypeVar("_Result")
 
 # The statements are put together once, from constants; every value is a parameter.
 _NAMES: Final = ", ".join(COLUMNS)
@@ -63,92 +60,47 @@ class SqliteAudit:
         busy_s: float = BUSY_S,
         migrations: Sequence[Migration] = MIGRATIONS,
     ) -> None:
-        self._path = path
-        self._migrations = migrations
-        self._read_only = read_only
-        self._busy_s = busy_s
-        self._closed = False
-        self._writer: sqlite3.Connection | None = None  # the writing thread's
-        self._reader: sqlite3.Connection | None = None  # the reading thread's
-        self._writing = ThreadPoolExecutor(1, thread_name_prefix="audit-write")
-        self._reading = ThreadPoolExecutor(1, thread_name_prefix="audit-read")
+        self._threads = TwoThreads(
+            path,
+            PART,
+            write=None if read_only else lambda: _writer(path, migrations, busy_s),
+            read=lambda: reader(path, PART, migrations, busy_s, what="audit log"),
+        )
 
     async def open(self) -> None:
         await self.head()
 
     async def append(self, act: Act) -> AuditEntry:
-        return await self._write(lambda connection: _append(connection, act))
+        return await self._threads.write(lambda connection: _append(connection, act))
 
     async def page(self, wanted: AuditFilter, limit: int, before: int | None = None) -> AuditPage:
-        return await self._read(lambda connection: _page(connection, wanted, limit, before))
+        return await self._threads.read(lambda connection: _page(connection, wanted, limit, before))
 
     async def read(self, after: int, limit: int) -> tuple[AuditEntry, ...]:
-        return await self._read(
+        return await self._threads.read(
             lambda connection: tuple(entry_from(row) for row in connection.execute(_READ, (after, limit)))
         )
 
     async def head(self) -> AuditHead:
-        return await self._read(_head)
+        return await self._threads.read(_head)
 
     async def close(self) -> None:
         """Waits for what is being written."""
-        if self._closed:
-            return
-        self._closed = True
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._reading, self._close_reader)
-        await loop.run_in_executor(self._writing, self._close_writer)
-        self._reading.shutdown(wait=False)
-        self._writing.shutdown(wait=False)
-
-    async def _write(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
-        if self._read_only:
-            raise StoreUnusable(f"{self._path} is open read-only.")
-        return await asyncio.get_running_loop().run_in_executor(self._writing, self._written, work)
-
-    async def _read(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
-        if self._writer is None and not self._read_only:
-            await self._write(lambda _: None)  # it makes the file and its schema
-        return await asyncio.get_running_loop().run_in_executor(self._reading, self._seen, work)
-
-    def _written(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
-        with mapped(self._path):
-            if self._writer is None:
-                self._writer = writer(self._path, PART, self._migrations, self._busy_s)
-                _begin(self._writer)
-            try:
-                return work(self._writer)
-            except sqlite3.Error:
-                self._close_writer()  # and with it whatever is half done; the next call opens it anew
-                raise
-
-    def _seen(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
-        if not self._path.is_file():
-            raise StoreUnusable(
-                f"{self._path}: there is no audit log yet. `penstock serve` makes it; PENSTOCK_DATA says where."
-            )
-        with mapped(self._path):
-            if self._reader is None:
-                self._reader = reader(self._path, PART, self._migrations, self._busy_s)
-            return work(self._reader)
-
-    def _close_reader(self) -> None:
-        if self._reader is not None:
-            self._reader.close()
-            self._reader = None
-
-    def _close_writer(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        await self._threads.close()
 
 
-def _begin(connection: sqlite3.Connection) -> None:
-    """Give a new log its installation, once."""
-    with transaction(connection):
-        if connection.execute(_HEAD).fetchone() is None:
-            installation = secrets.token_hex(16)
-            connection.execute(_BEGIN, (installation, anchor(installation)))
+def _writer(path: Path, migrations: Sequence[Migration], busy_s: float) -> sqlite3.Connection:
+    """The connection that writes. Gives a new log its installation, once."""
+    connection = writer(path, PART, migrations, busy_s)
+    try:
+        with transaction(connection):
+            if connection.execute(_HEAD).fetchone() is None:
+                installation = secrets.token_hex(16)
+                connection.execute(_BEGIN, (installation, anchor(installation)))
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def _append(connection: sqlite3.Connection, act: Act) -> AuditEntry:

@@ -59,10 +59,15 @@ def writer(path: Path, part: str, migrations: Sequence[Migration], busy_s: float
     return connection
 
 
-def reader(path: Path, part: str, migrations: Sequence[Migration], busy_s: float = BUSY_S) -> sqlite3.Connection:
-    """A connection that cannot write. Raises what SQLite raises, and `StoreUnusable` for any other schema than ours."""
+def reader(
+    path: Path, part: str, migrations: Sequence[Migration], busy_s: float = BUSY_S, *, what: str
+) -> sqlite3.Connection:
+    """A connection that cannot write. ``what``: the part's name in messages.
+
+    Raises what SQLite raises, and `StoreUnusable` for any other schema than ours.
+    """
     if not path.is_file():
-        raise StoreUnusable(f"{path}: there is no ledger yet. `penstock serve` makes it; PENSTOCK_DATA says where.")
+        raise StoreUnusable(f"{path}: there is no {what} yet. `penstock serve` makes it; PENSTOCK_DATA says where.")
     uri = f"{path.absolute().as_uri()}?mode=ro"
     connection = sqlite3.connect(uri, uri=True, timeout=busy_s, isolation_level=None, check_same_thread=False)
     try:

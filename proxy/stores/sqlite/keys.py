@@ -4,25 +4,22 @@ One thread does it all: changes are rare, and what processes ask twice a second 
 are in memory.
 """
 
-import asyncio
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from proxy.core.key_document import COLUMNS, columns_of, record_from
 from proxy.core.key_record import KeyRecord
 from proxy.core.text import storable
 from proxy.ports import KeptKey, KeyChanges, KeyCursor, KeyPage
 from proxy.stores.migrations import Migration, load
-from proxy.stores.sqlite.connection import BUSY_S, mapped, transaction, writer
+from proxy.stores.sqlite.connection import BUSY_S, transaction, writer
+from proxy.stores.sqlite.threads import OneThread
 from proxy.terms import AccountId, VirtualKeyId
 
 PART: Final = "keys"
 MIGRATIONS: Final = load(Path(__file__).parent / "migrations" / PART)
-
-_Result = TypeVar("_Result")
 
 # The statements are put together once, from constants; every value is a parameter. Each names the account that it is for.
 _NAMES: Final = ", ".join((*COLUMNS, "revision"))
@@ -36,8 +33,8 @@ _UPDATE: Final = (
     f"UPDATE virtual_key SET revision = :revision, {', '.join(f'{name} = :{name}' for name in COLUMNS if name not in _FIXED)} "  # noqa: S608, E501
     "WHERE id = :id AND account = :account AND created_at = :created_at AND revision = :expected"
 )
-_NEXT: Final = "UPDATE virtual_key_revision SET revision = revision + 1 WHERE one = 1 RETURNING revision"
 _REVISION: Final = "SELECT revision FROM virtual_key_revision WHERE one = 1"
+_REVISED: Final = "UPDATE virtual_key_revision SET revision = ? WHERE one = 1"
 _ONE: Final = f"SELECT {_NAMES} FROM virtual_key WHERE id = :id AND {_OF_ACCOUNT}"  # noqa: S608
 _PAGE: Final = (
     f"SELECT {_NAMES} FROM virtual_key WHERE (created_at, id) < (:created_at, :id) AND {_OF_ACCOUNT} "  # noqa: S608
@@ -50,43 +47,34 @@ _CHANGES: Final = (
 _LAST: Final = 2**62  # later than any moment
 
 
-class _Refused(Exception):  # noqa: N818 - it names what happened, which is no defect
-    """Rolls a transaction back: what was to be changed is not as expected."""
-
-
 class SqliteKeys:
     """The port `KeyStore`."""
 
     def __init__(self, path: Path, *, busy_s: float = BUSY_S, migrations: Sequence[Migration] = MIGRATIONS) -> None:
-        self._path = path
-        self._busy_s = busy_s
-        self._migrations = migrations
-        self._closed = False
-        self._connection: sqlite3.Connection | None = None  # the thread's
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="keys")
+        self._thread = OneThread(path, PART, lambda: _connected(path, migrations, busy_s))
 
     async def open(self) -> None:
-        await self._ask(lambda _: None)
+        await self._thread.run(lambda _: None)
 
     async def create(self, record: KeyRecord) -> bool:
-        return await self._ask(lambda connection: _changed(connection, _INSERT, columns_of(record)))
+        return await self._thread.run(lambda connection: _changed(connection, _INSERT, columns_of(record)))
 
     async def get(self, key_id: str, account: AccountId | None = None) -> KeptKey | None:
         values = {"id": storable(key_id), "of": account}
-        found = await self._ask(lambda connection: _kept(connection, _ONE, values))
+        found = await self._thread.run(lambda connection: _kept(connection, _ONE, values))
         return found[0] if found else None
 
     async def page(self, limit: int, after: KeyCursor | None = None, account: AccountId | None = None) -> KeyPage:
         behind = after or KeyCursor(_LAST, "")
         values = {"created_at": behind.created_at, "id": storable(behind.id), "of": account, "limit": limit + 1}
-        rows = await self._ask(lambda connection: _rows(connection, _PAGE, values))
+        rows = await self._thread.run(lambda connection: _rows(connection, _PAGE, values))
         keys = tuple(map(_key, rows[:limit]))
         last = rows[limit - 1] if len(rows) > limit else None
         return KeyPage(keys, None if last is None else KeyCursor(last["created_at"], last["id"]))
 
     async def swap(self, record: KeyRecord, expected: int) -> bool:
         values = {**columns_of(record), "expected": expected}
-        return await self._ask(lambda connection: _changed(connection, _UPDATE, values))
+        return await self._thread.run(lambda connection: _changed(connection, _UPDATE, values))
 
     async def changes(self, after_revision: int, limit: int) -> KeyChanges:
         values = {"after": after_revision, "of": None, "limit": limit}
@@ -95,51 +83,27 @@ class SqliteKeys:
             revision = int(connection.execute(_REVISION).fetchone()[0])
             return KeyChanges(revision, _kept(connection, _CHANGES, values) if revision > after_revision else ())
 
-        return await self._ask(work)
+        return await self._thread.run(work)
 
     async def close(self) -> None:
         """Waits for what is being done."""
-        if self._closed:
-            return
-        self._closed = True
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
-        self._thread.shutdown(wait=False)
+        await self._thread.close()
 
-    async def _ask(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._done, work)
 
-    def _done(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
-        with mapped(self._path):
-            if self._connection is None:
-                self._connection = writer(self._path, PART, self._migrations, self._busy_s)
-                self._connection.row_factory = sqlite3.Row
-            try:
-                return work(self._connection)
-            except sqlite3.Error:
-                self._close()  # and with it whatever is half done; the next call opens it anew
-                raise
-
-    def _close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+def _connected(path: Path, migrations: Sequence[Migration], busy_s: float) -> sqlite3.Connection:
+    connection = writer(path, PART, migrations, busy_s)
+    connection.row_factory = sqlite3.Row
+    return connection
 
 
 def _changed(connection: sqlite3.Connection, statement: str, values: Mapping[str, Any]) -> bool:
     """Carry out one change under a revision of its own; False, and nothing is changed, where it changes no row."""
-    try:
-        with transaction(connection):
-            _change(connection, statement, values)
-    except _Refused:
-        return False
+    with transaction(connection):
+        revision = connection.execute(_REVISION).fetchone()[0] + 1
+        if connection.execute(statement, {**values, "revision": revision}).rowcount != 1:
+            return False
+        connection.execute(_REVISED, (revision,))
     return True
-
-
-def _change(connection: sqlite3.Connection, statement: str, values: Mapping[str, Any]) -> None:
-    """Raises `_Refused`."""
-    revision = connection.execute(_NEXT).fetchone()[0]
-    if connection.execute(statement, {**values, "revision": revision}).rowcount != 1:
-        raise _Refused
 
 
 def _rows(connection: sqlite3.Connection, statement: str, values: Mapping[str, Any]) -> list[sqlite3.Row]:

@@ -5,13 +5,11 @@ write-ahead log a reader sees the last commit and stands in nobody's way. A batc
 new ones among them add to the roll-ups.
 """
 
-import asyncio
 import json
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from proxy.core import histogram, rollup
 from proxy.core.ledger import (
@@ -31,14 +29,12 @@ from proxy.core.ledger import (
 from proxy.core.rollup import EVERYONE, SUMS, Key, Measures
 from proxy.core.summary import Span, Summary, summarise
 from proxy.core.text import storable
-from proxy.ports import StoreUnusable
 from proxy.stores.migrations import Migration, load
-from proxy.stores.sqlite.connection import BUSY_S, mapped, reader, transaction, writer
+from proxy.stores.sqlite.connection import BUSY_S, reader, transaction, writer
+from proxy.stores.sqlite.threads import TwoThreads
 
 PART: Final = "ledger"
 MIGRATIONS: Final = load(Path(__file__).parent / "migrations")
-
-_Result = TypeVar("_Result")
 
 ROWS_A_STATEMENT: Final = 64
 
@@ -123,98 +119,58 @@ class SqliteLedger:
         busy_s: float = BUSY_S,
         migrations: Sequence[Migration] = MIGRATIONS,
     ) -> None:
-        self._path = path
-        self._migrations = migrations
         self._read_only = read_only
-        self._busy_s = busy_s
-        self._closed = False
-        self._writer: sqlite3.Connection | None = None  # the writing thread's
-        self._reader: sqlite3.Connection | None = None  # the reading thread's
-        self._writing = ThreadPoolExecutor(1, thread_name_prefix="ledger-write")
-        self._reading = ThreadPoolExecutor(1, thread_name_prefix="ledger-read")
+        self._threads = TwoThreads(
+            path,
+            PART,
+            write=None if read_only else lambda: writer(path, PART, migrations, busy_s),
+            read=lambda: _reader(path, migrations, busy_s),
+        )
 
     async def open(self) -> None:
         if not self._read_only:
-            await self._write(lambda _: None)
-        await self._read(lambda _: None)
+            await self._threads.write(lambda _: None)
+        await self._threads.read(lambda _: None)
 
     async def write(self, rows: Sequence[LedgerRow]) -> int:
-        return await self._write(lambda connection: _write_rows(connection, rows))
+        return await self._threads.write(lambda connection: _write_rows(connection, rows))
 
     async def row(self, exchange_id: str, account: str | None = None) -> LedgerRow | None:
         wanted = {"id": storable(exchange_id), "account": None if account is None else storable(account)}
-        return await self._read(lambda connection: _one_row(connection, wanted))
+        return await self._threads.read(lambda connection: _one_row(connection, wanted))
 
     async def page(self, wanted: LedgerFilter, limit: int, after: Cursor | None = None) -> Page:
-        return await self._read(lambda connection: _page(connection, wanted, limit, after))
+        return await self._threads.read(lambda connection: _page(connection, wanted, limit, after))
 
     async def booked(self, after_seq: int, limit: int, wanted: LedgerFilter | None = None) -> tuple[Booked, ...]:
         values = {**parameters_of(wanted or LedgerFilter()), "seq": after_seq, "limit": limit}
-        return await self._read(lambda connection: tuple(_booked(connection.execute(_BOOKED, values))))
+        return await self._threads.read(lambda connection: tuple(_booked(connection.execute(_BOOKED, values))))
 
     async def newest_seq(self) -> int:
-        return await self._read(lambda connection: int(connection.execute(_NEWEST).fetchone()[0]))
+        return await self._threads.read(lambda connection: int(connection.execute(_NEWEST).fetchone()[0]))
 
     async def spent(self, by: Spender, name: str, since_us: int, until_us: int) -> int:
         window = {"name": storable(name), "since": since_us, "until": until_us}
-        return await self._read(lambda connection: int(connection.execute(_SPENT[by], window).fetchone()[0]))
+        return await self._threads.read(lambda connection: int(connection.execute(_SPENT[by], window).fetchone()[0]))
 
     async def summary(self, span: Span, account: str | None = None) -> Summary:
-        return await self._read(lambda connection: _summary(connection, span, account))
+        return await self._threads.read(lambda connection: _summary(connection, span, account))
 
     async def days(self, span: Span, account: str | None = None) -> tuple[tuple[int, Measures], ...]:
-        return await self._read(lambda connection: _days(connection, span, account))
+        return await self._threads.read(lambda connection: _days(connection, span, account))
 
     async def forget(self, before_us: int, rows_max: int) -> int:
-        return await self._write(lambda connection: _forget(connection, before_us, rows_max))
+        return await self._threads.write(lambda connection: _forget(connection, before_us, rows_max))
 
     async def close(self) -> None:
         """Waits for what is being written."""
-        if self._closed:
-            return
-        self._closed = True
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._reading, self._close_reader)
-        await loop.run_in_executor(self._writing, self._close_writer)
-        self._reading.shutdown(wait=False)
-        self._writing.shutdown(wait=False)
+        await self._threads.close()
 
-    async def _write(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
-        if self._read_only:
-            raise StoreUnusable(f"{self._path} is open read-only.")
-        return await asyncio.get_running_loop().run_in_executor(self._writing, self._written, work)
 
-    async def _read(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
-        if self._writer is None and not self._read_only:
-            await self._write(lambda _: None)  # it makes the file and its schema
-        return await asyncio.get_running_loop().run_in_executor(self._reading, self._seen, work)
-
-    def _written(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
-        with mapped(self._path):
-            if self._writer is None:
-                self._writer = writer(self._path, PART, self._migrations, self._busy_s)
-            try:
-                return work(self._writer)
-            except sqlite3.Error:
-                self._close_writer()  # and with it whatever is half done; the next call opens it anew
-                raise
-
-    def _seen(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
-        with mapped(self._path):
-            if self._reader is None:
-                self._reader = reader(self._path, PART, self._migrations, self._busy_s)
-                self._reader.create_aggregate("add_up", 1, _AddUp)  # type: ignore[arg-type] # typeshed knows no blobs here
-            return work(self._reader)
-
-    def _close_reader(self) -> None:
-        if self._reader is not None:
-            self._reader.close()
-            self._reader = None
-
-    def _close_writer(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+def _reader(path: Path, migrations: Sequence[Migration], busy_s: float) -> sqlite3.Connection:
+    connection = reader(path, PART, migrations, busy_s, what="ledger")
+    connection.create_aggregate("add_up", 1, _AddUp)  # type: ignore[arg-type] # typeshed knows no blobs here
+    return connection
 
 
 class _AddUp:

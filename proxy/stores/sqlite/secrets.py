@@ -1,20 +1,17 @@
 """Sealed secrets in one SQLite file, shared by the processes of a machine. One thread: the loop waits for no disk."""
 
-import asyncio
 import sqlite3
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 from proxy.ports import SealedSecret, SecretsHeld
 from proxy.stores.migrations import Migration, load
-from proxy.stores.sqlite.connection import BUSY_S, mapped, transaction, writer
+from proxy.stores.sqlite.connection import BUSY_S, transaction, writer
+from proxy.stores.sqlite.threads import OneThread
 
 PART: Final = "secrets"
 MIGRATIONS: Final = load(Path(__file__).parent / "migrations" / PART)
-
-_Result = TypeVar("_Result")
 
 _CHANGE: Final = "SELECT change FROM secret_change"
 _CHANGED: Final = "UPDATE secret_change SET change = change + 1"
@@ -27,51 +24,29 @@ class SqliteSecrets:
     """The port `SecretStore`."""
 
     def __init__(self, path: Path, *, busy_s: float = BUSY_S, migrations: Sequence[Migration] = MIGRATIONS) -> None:
-        self._path = path
-        self._busy_s = busy_s
-        self._migrations = migrations
-        self._closed = False
-        self._connection: sqlite3.Connection | None = None  # the thread's
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="secrets")
+        self._thread = OneThread(path, PART, lambda: _connected(path, migrations, busy_s))
 
     async def change(self) -> int:
-        return await self._run(_change)
+        return await self._thread.run(_change)
 
     async def load(self) -> SecretsHeld:
-        return await self._run(_load)
+        return await self._thread.run(_load)
 
     async def put(self, secret: SealedSecret) -> bool:
-        return await self._run(lambda connection: _put(connection, secret))
+        return await self._thread.run(lambda connection: _put(connection, secret))
 
     async def remove(self, name: str) -> bool:
-        return await self._run(lambda connection: _remove(connection, name))
+        return await self._thread.run(lambda connection: _remove(connection, name))
 
     async def close(self) -> None:
         """Waits for what is being written."""
-        if self._closed:
-            return
-        self._closed = True
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._disconnect)
-        self._thread.shutdown(wait=False)
+        await self._thread.close()
 
-    async def _run(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._done, work)
 
-    def _done(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
-        with mapped(self._path):
-            if self._connection is None:
-                self._connection = writer(self._path, PART, self._migrations, self._busy_s)
-                self._connection.execute("PRAGMA secure_delete = ON")  # what was sealed with an old key is overwritten
-            try:
-                return work(self._connection)
-            except sqlite3.Error:
-                self._disconnect()  # and with it whatever is half done; the next call opens it anew
-                raise
-
-    def _disconnect(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+def _connected(path: Path, migrations: Sequence[Migration], busy_s: float) -> sqlite3.Connection:
+    connection = writer(path, PART, migrations, busy_s)
+    connection.execute("PRAGMA secure_delete = ON")  # what was sealed with an old key is overwritten
+    return connection
 
 
 def _change(connection: sqlite3.Connection) -> int:

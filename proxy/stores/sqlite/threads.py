@@ -1,0 +1,89 @@
+"""The threads that a file's connections are used in: the loop waits for no disk, and for no other process's lock.
+
+A connection that has failed is given up, and with it whatever was half done; the next call opens another one.
+"""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from proxy.ports import StoreUnusable
+from proxy.stores.sqlite.connection import mapped
+
+_Result = TypeVar("_Result")
+_Connect = Callable[[], sqlite3.Connection]
+
+
+class OneThread:
+    """One connection, made when it is first needed. Concurrency: one work after the other, as they come."""
+
+    def __init__(self, path: Path, name: str, connect: _Connect) -> None:
+        self._path = path
+        self._connect = connect
+        self._connection: sqlite3.Connection | None = None  # the thread's
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
+        self._closed = False
+
+    @property
+    def is_connected(self) -> bool:
+        return self._connection is not None
+
+    async def run(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
+        """Raises `StoreAway`, `StoreUnusable`."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._done, work)
+
+    async def close(self) -> None:
+        """Waits for what is being done."""
+        if self._closed:
+            return
+        self._closed = True
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._disconnect)
+        self._thread.shutdown(wait=False)
+
+    def _done(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
+        with mapped(self._path):
+            if self._connection is None:
+                self._connection = self._connect()
+            try:
+                return work(self._connection)
+            except sqlite3.Error:
+                self._disconnect()
+                raise
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+class TwoThreads:
+    """One that writes and one that reads: a reader sees the last commit, and a long look delays nobody's writing.
+
+    ``write`` None: for a command beside a running server; nothing is made or changed.
+    """
+
+    def __init__(self, path: Path, name: str, *, write: _Connect | None, read: _Connect) -> None:
+        self._path = path
+        self._writing = None if write is None else OneThread(path, f"{name}-write", write)
+        self._reading = OneThread(path, f"{name}-read", read)
+
+    async def write(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
+        """Raises `StoreAway`, `StoreUnusable`."""
+        if self._writing is None:
+            raise StoreUnusable(f"{self._path} is open read-only.")
+        return await self._writing.run(work)
+
+    async def read(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
+        """Raises `StoreAway`, `StoreUnusable`."""
+        if self._writing is not None and not self._writing.is_connected:
+            await self._writing.run(lambda _: None)  # it makes the file and its schema
+        return await self._reading.run(work)
+
+    async def close(self) -> None:
+        """Waits for what is being written."""
+        await self._reading.close()
+        if self._writing is not None:
+            await self._writing.close()
