@@ -161,6 +161,8 @@ async def database(settings: Settings) -> Sequence[Finding]:
         return await _postgres(settings.database_url)
     except StoreUnusable as unusable:
         return [checkup.problem("database", str(unusable), "See the message.")]
+    except ValueError:  # whose message may quote the password
+        return [checkup.problem("database", "DATABASE_URL cannot be read", "Write postgresql://user@host/database")]
 
 
 def _sqlite(folder: Path) -> Iterator[Finding]:

@@ -317,7 +317,10 @@ def export(form: str, output: Path | None, **filters: Any) -> None:
                 place = found[-1].seq
         return written
 
-    written = _read(work)
+    try:
+        written = _read(work)
+    except OSError as error:
+        fail(f"{output}: {error.strerror}")
     if output is not None:
         click.echo(f"{output}: {written} rows", err=True)
 

@@ -8,22 +8,16 @@ A provider's bounds what is sent there.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from proxy.config.problem import Path
 from proxy.config.section import Section, invalid, shown
 from proxy.core.limit_table import LimitTable
-from proxy.core.limits import UNLIMITED, Limits
+from proxy.core.limits import BURST_MAX, CONCURRENCY_MAX, FILL_S_MAX, RPS, TPM_MAX, UNLIMITED, Limits
 from proxy.providers.rows import CATALOGUE
 from proxy.terms import AccountId, ProviderId
-
-RPS: Final = (0.001, 1_000_000)
-BURST_MAX: Final = 1_000_000
-TPM_MAX: Final = 1_000_000_000
-CONCURRENCY_MAX: Final = 100_000
-FILL_S_MAX: Final = 24 * 3600  # of a bucket: what takes longer is a quota, and a mistyped rate most likely
 
 
 def _rps(value: object) -> float:

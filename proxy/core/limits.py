@@ -19,3 +19,10 @@ class Limits:
 
 
 UNLIMITED: Final = Limits()
+
+# What may be configured, in the routes file and for a virtual key: a bucket of the largest stays within 2^53.
+RPS: Final = (0.001, 1_000_000)
+BURST_MAX: Final = 1_000_000
+TPM_MAX: Final = 1_000_000_000
+CONCURRENCY_MAX: Final = 100_000
+FILL_S_MAX: Final = 24 * 3600  # of a bucket: what takes longer is a quota, and a mistyped rate most likely

@@ -147,6 +147,13 @@ def test_postgresql_that_is_away(doctor: Callable[..., tuple[int, Found]]) -> No
     assert levels(found, "database") == ["problem"]
 
 
+def test_postgresql_by_an_address_that_is_none(doctor: Callable[..., tuple[int, Found]]) -> None:
+    code, found = doctor(DATABASE_URL="postgresql://[very-secret/x")
+    assert code == 1
+    assert levels(found, "database") == ["problem"]
+    assert "very-secret" not in str(found)
+
+
 async def test_sqlite_and_modes(tmp_path: Path) -> None:
     await _migrated({"PENSTOCK_DATA": str(tmp_path / "data")})
     file = tmp_path / "data" / "ledger.sqlite3"

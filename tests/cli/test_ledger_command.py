@@ -200,6 +200,12 @@ def test_parquet(tmp_path: Path) -> None:
     assert {one["id"]: one["cost_nanousd"] for one in read} == {one.id: one.cost_nanousd for one in ROWS}
 
 
+def test_an_export_to_nowhere_says_so(environ: dict[str, str], tmp_path: Path) -> None:
+    told = run(environ, "export", "--output", str(tmp_path / "no" / "such" / "folder"))
+    assert told.exit_code == 1
+    assert "No such file or directory" in told.stderr
+
+
 @pytest.mark.skipif(find_spec("pyarrow") is not None, reason="pyarrow is installed, so nothing is missing")
 def test_parquet_without_pyarrow_says_so(tmp_path: Path) -> None:
     done = run({"PENSTOCK_DATA": str(tmp_path)}, "export", "--format", "parquet", "--output", str(tmp_path / "x"))

@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from proxy.core.key_record import CacheScope, KeyBudgets
-from proxy.core.limits import Limits
+from proxy.core.limits import BURST_MAX, CONCURRENCY_MAX, FILL_S_MAX, RPS, TPM_MAX, Limits
 from proxy.core.nearest import did_you_mean
 from proxy.core.principal import account_of
 from proxy.core.tags import NAME_CHARS_MAX as TAG_NAME_CHARS_MAX
@@ -27,7 +27,7 @@ ROUTES_MAX: Final = 100
 ROUTE_CHARS_MAX: Final = 512
 BUDGET_USD_MAX: Final = 9_000_000  # as the routes file's
 _NANO: Final = 10**9
-_LIMIT_MOST: Final = {"rps": 1_000_000, "burst": 1_000_000, "tpm": 10**12, "concurrency": 1_000_000}
+_LIMIT_MOST: Final = {"rps": RPS[1], "burst": BURST_MAX, "tpm": TPM_MAX, "concurrency": CONCURRENCY_MAX}
 _BUDGETS: Final = frozenset({"daily", "monthly", "alert_at", "timezone", "when_away"})
 _AMOUNT: Final = re.compile(r"[0-9]{1,7}(\.[0-9]{1,9})?", re.ASCII)
 
@@ -85,10 +85,12 @@ def _limits(given: Any) -> Limits | None:
         raise bad('\'limits\' must be null or an object such as {"rps": 10, "tpm": 200000}.', "limits")
     refuse_unknown("member of limits", given, _LIMIT_MOST)
     rps = given.get("rps")
-    if rps is not None and not (_is_number(rps) and 0 < rps <= _LIMIT_MOST["rps"]):
-        raise bad(f"'limits.rps' must be a number above 0, at most {_LIMIT_MOST['rps']}.", "limits.rps")
+    if rps is not None and not (_is_number(rps) and RPS[0] <= rps <= RPS[1] and round(rps, 3) == rps):
+        raise bad(f"'limits.rps' must be a number from {RPS[0]} to {RPS[1]}, with at most 3 decimals.", "limits.rps")
     whole = {name: _whole(given.get(name), name) for name in ("burst", "tpm", "concurrency")}
     limits = Limits(rps=rps, **whole)
+    if limits.burst is not None and (limits.rps is None or limits.burst > limits.rps * FILL_S_MAX):
+        raise bad("'limits.burst' needs 'rps' beside it, at which it comes back within a day.", "limits.burst")
     return None if limits == Limits() else limits
 
 
