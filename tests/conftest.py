@@ -12,7 +12,7 @@ from proxy.server.outbox import Outbox
 from proxy.simulator.server import Simulator
 from tests.gateway import Gateway, start_gateway
 from tests.postgres import Postgres
-from tests.valkey import Valkey, serving
+from tests.valkey import Valkey, ValkeyCluster, clustered, serving
 
 Start = Callable[..., Awaitable[Gateway]]
 
@@ -42,6 +42,13 @@ def valkey(_shared_valkey: Valkey) -> Valkey:
     """A real server, empty. Others use it too: it is neither stopped nor paused."""
     _shared_valkey.flush()
     return _shared_valkey
+
+
+@pytest.fixture(scope="session")
+def shared_cluster() -> Iterator[ValkeyCluster]:
+    """A real Cluster of three masters, as the tests before left it. Its nodes are not stopped."""
+    with clustered() as cluster:
+        yield cluster
 
 
 @pytest.fixture

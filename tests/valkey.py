@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -48,17 +48,20 @@ class Valkey:
         return f"redis://127.0.0.1:{self.port}/0"
 
     @property
+    def is_running(self) -> bool:
+        return self._process is not None
+
+    @property
+    def bus_port(self) -> int:
+        """Of a node of a Cluster: where it talks to the others."""
+        return int(self._options[self._options.index("--cluster-port") + 1])
+
+    @property
     def unix_url(self) -> str:
         return f"unix://{self.socket}"
 
     def start(self) -> None:
-        with (self.folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-S", "-c", _LAUNCH, str(os.getpid()), BINARY, *self._arguments()],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
+        self._process = _launched(self.folder / "log", *self._arguments())
         until = time.monotonic() + START_S
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > until:
@@ -94,11 +97,7 @@ class Valkey:
         return _decoded(self.command_bytes(*args))
 
     def command_bytes(self, *args: str | int | bytes) -> Any:
-        with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
-            words = [word if isinstance(word, bytes) else str(word).encode() for word in args]
-            connection.sendall(b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(x), x) for x in words))
-            with connection.makefile("rb") as replies:
-                return _reply(replies)
+        return _asked(self.port, *args)
 
     def flush(self) -> None:
         assert self.send("FLUSHALL") == b"+OK\r\n"
@@ -135,9 +134,168 @@ def serving(*options: str) -> Iterator[Valkey]:
         shutil.rmtree(folder)
 
 
-def cluster_of_one() -> tuple[str, ...]:
-    """Options of a node of Redis Cluster; it serves when it has been given the slots."""
-    return "--cluster-enabled", "yes", "--cluster-port", str(_free_port())
+def _asked(port: int, *args: str | int | bytes) -> Any:
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+        words = [word if isinstance(word, bytes) else str(word).encode() for word in args]
+        connection.sendall(b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(x), x) for x in words))
+        with connection.makefile("rb") as replies:
+            return _reply(replies)
+
+
+def _launched(log: Path, *arguments: str) -> subprocess.Popen[bytes]:
+    with log.open("ab") as said:
+        return subprocess.Popen(
+            [sys.executable, "-S", "-c", _LAUNCH, str(os.getpid()), BINARY, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=said,
+        )
+
+
+@contextmanager
+def sentinels(primary: Valkey, service: str, count: int = 3) -> Iterator[list[int]]:
+    """Their ports. They know of each other and of the primary's replica, and take it for lost after 0.3 s of silence."""
+    with tempfile.TemporaryDirectory(prefix="penstock-") as folder, ExitStack() as stack:
+        ports = [_free_port() for _ in range(count)]
+        for port in ports:
+            conf = Path(folder) / f"{port}.conf"
+            conf.write_text(
+                f"port {port}\nbind 127.0.0.1\ndir {folder}\n"
+                f"sentinel monitor {service} 127.0.0.1 {primary.port} {count // 2 + 1}\n"
+                f"sentinel down-after-milliseconds {service} 300\nsentinel failover-timeout {service} 3000\n"
+            )
+            process = _launched(conf.with_suffix(".log"), str(conf), "--sentinel")
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+        deadline = time.monotonic() + START_S
+        while sum(_knows(port, service, count - 1) for port in ports) < count:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        yield ports
+
+
+def _knows(port: int, service: str, others: int) -> bool:
+    """Whether this sentinel knows so many others, and the primary's replica."""
+    try:
+        told = _decoded(_asked(port, "SENTINEL", "MASTER", service))
+        _asked(port, "SENTINEL", "DEBUG", "PUBLISH-PERIOD", "100", "INFO-PERIOD", "200")
+    except OSError:
+        return False
+    facts = dict(zip(told[::2], told[1::2], strict=True))
+    return (facts["num-slaves"], facts["num-other-sentinels"]) == ("1", f"{others}")
+
+
+class ValkeyCluster:
+    """Masters that share the slots in equal parts, and replicas: the first of the first master, and so on."""
+
+    def __init__(self, masters: list[Valkey], replicas: list[Valkey]) -> None:
+        self.masters, self.replicas = masters, replicas
+
+    @property
+    def nodes(self) -> list[Valkey]:
+        return [*self.masters, *self.replicas]
+
+    @property
+    def url(self) -> str:
+        return self.url_with("")
+
+    def url_with(self, credentials: str) -> str:
+        """``credentials``: what stands before the hosts, with its `@`."""
+        return f"redis+cluster://{credentials}" + ",".join(f"127.0.0.1:{node.port}" for node in self.masters)
+
+    def flush(self) -> None:
+        for node in self.masters:
+            node.flush()
+
+    def master_of(self, key: str) -> Valkey:
+        """By what the first node knows now, replicas that took over included."""
+        return self.owner(self.slot_of(key))
+
+    def slot_of(self, key: str) -> int:
+        return int(self.masters[0].command("CLUSTER", "KEYSLOT", key))
+
+    def owner(self, slot: int) -> Valkey:
+        told = next(node for node in self.nodes if node.is_running)
+        ports = [master[1] for first, last, master, *_ in told.command("CLUSTER", "SLOTS") if first <= slot <= last]
+        return next(node for node in self.nodes if [node.port] == ports)
+
+    def join(self) -> None:
+        """Make a Cluster of them, and wait until each says that it is one."""
+        for number, node in enumerate(self.nodes):
+            node.command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+            for other in self.nodes[:number]:
+                node.command("CLUSTER", "MEET", "127.0.0.1", other.port, other.bus_port)
+        count = len(self.masters)
+        for number, node in enumerate(self.masters):
+            node.command("CLUSTER", "ADDSLOTSRANGE", 16384 * number // count, 16384 * (number + 1) // count - 1)
+        for master, replica in zip(self.masters, self.replicas, strict=False):
+            name = master.command("CLUSTER", "MYID")
+            _until_said(replica, ("CLUSTER", "NODES"), name)
+            replica.command("CLUSTER", "REPLICATE", name)
+            _until_said(replica, ("INFO", "replication"), "master_link_status:up")
+        self.settle()
+
+    def move(self, slot: int, to: Valkey, pause_s: float = 0.0) -> None:
+        """Key by key, as tools of operators do it, with a pause after each."""
+        source = self.owner(slot)
+        names = {node.port: node.command("CLUSTER", "MYID") for node in (source, to)}
+        to.command("CLUSTER", "SETSLOT", slot, "IMPORTING", names[source.port])
+        source.command("CLUSTER", "SETSLOT", slot, "MIGRATING", names[to.port])
+        while keys := source.command("CLUSTER", "GETKEYSINSLOT", slot, 1):
+            source.command("MIGRATE", "127.0.0.1", to.port, "", 0, 5000, "KEYS", *keys)
+            time.sleep(pause_s)
+        for node in (to, source, *self.masters):
+            node.command("CLUSTER", "SETSLOT", slot, "NODE", names[to.port])
+
+    def move_at_once(self, slot: int, to: Valkey) -> None:
+        """As Valkey does it since version 9, in one step."""
+        source = self.owner(slot)
+        name = to.command("CLUSTER", "MYID")
+        source.command("CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", slot, slot, "NODE", name)
+        deadline = time.monotonic() + START_S
+        while self.owner(slot) is not to:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    def settle(self) -> None:
+        """Wait until every node that runs finds it well and knows of all."""
+        names = [node.command("CLUSTER", "MYID") for node in self.nodes if node.is_running]
+        for node in self.nodes:
+            if node.is_running:
+                _until_said(node, ("CLUSTER", "NODES"), *names)
+                _until_said(node, ("CLUSTER", "INFO"), "cluster_state:ok")
+
+
+def _until_said(node: Valkey, command: tuple[str, ...], *words: str) -> None:
+    deadline = time.monotonic() + START_S
+    while not all(word in (said := node.command(*command)) for word in words):
+        assert time.monotonic() < deadline, said
+        time.sleep(0.01)
+
+
+@contextmanager
+def clustered(masters: int = 3, replicas: int = 0, *options: str) -> Iterator[ValkeyCluster]:
+    """A Cluster that serves. A node that is silent is not found missing by the others within a test's time."""
+    with ExitStack() as stack:
+        nodes = [
+            stack.enter_context(
+                serving(
+                    *(
+                        "--cluster-enabled",
+                        "yes",
+                        "--cluster-port",
+                        str(_free_port()),
+                        "--cluster-node-timeout",
+                        "15000",
+                    ),
+                    *("--repl-diskless-sync-delay", "0", *options),
+                )
+            )
+            for _ in range(masters + replicas)
+        ]
+        made = ValkeyCluster(nodes[:masters], nodes[masters:])
+        made.join()
+        yield made
 
 
 def _free_port() -> int:

@@ -137,7 +137,7 @@ async def redis(url: str | None) -> Sequence[Finding]:
         return [checkup.problem("redis", str(bad), "Write redis://host:6379/0.")]
     try:
         began = time.monotonic()
-        await connection.start()
+        await connection.start(everywhere=True)
         state = connection.state
         if not state.up:
             do = "Start it, or unset REDIS_URL. Until then each process goes on by itself."

@@ -24,6 +24,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from operator import itemgetter
 from typing import Final, NamedTuple, NewType
 
 from proxy.core import bucket
@@ -175,8 +176,11 @@ class _State:
             self.lease(lease.id, until_ms)
 
     def lease(self, lease_id: LimitLeaseId, until_ms: int) -> None:
+        is_last = not self.leases or self.leases[next(reversed(self.leases))] <= until_ms
         self.leases[lease_id] = until_ms
         self.leases.move_to_end(lease_id)  # behind those that end sooner
+        if not is_last:  # the clock was set back
+            self.leases = OrderedDict(sorted(self.leases.items(), key=itemgetter(1)))
 
     def settle(self, claim: LimitClaim, lease_id: LimitLeaseId, change: int, now_ms: int) -> None:
         if self.leases:

@@ -9,7 +9,7 @@ from typing import Final, Generic, TypeVar
 import pytest
 
 from proxy.stores.redis.connection import RedisConnection
-from tests.valkey import Valkey
+from tests.valkey import Valkey, ValkeyCluster
 
 STORES: Final = ["memory", "valkey", "valkey_cluster"]  # the last two are fixtures
 NOW_MS: Final = 1_800_000_000_000
@@ -28,7 +28,7 @@ class Clock:
 
 
 @asynccontextmanager
-async def connected(server: Valkey) -> AsyncIterator[RedisConnection]:
+async def connected(server: Valkey | ValkeyCluster) -> AsyncIterator[RedisConnection]:
     """With keys of its own. The deadline is not what is tested here, and other tests share this machine."""
     connection = RedisConnection(server.url, prefix=f"test{next(_prefixes)}", deadline_s=5.0)
     try:
@@ -44,7 +44,7 @@ def by_clock(
     on_redis: Callable[[RedisConnection, Clock], _Store],
 ) -> Callable[[Clock], AbstractAsyncContextManager[_Store]]:
     """Opens a store that goes by a clock."""
-    server: Valkey | None = None if name == "memory" else request.getfixturevalue(name)
+    server: Valkey | ValkeyCluster | None = None if name == "memory" else request.getfixturevalue(name)
 
     @asynccontextmanager
     async def opened(clock: Clock) -> AsyncIterator[_Store]:
@@ -76,10 +76,11 @@ async def twice(
         store = in_memory()
         yield Two(store, store)
         return
-    server: Valkey = request.getfixturevalue(name)
+    server: Valkey | ValkeyCluster = request.getfixturevalue(name)
     server.flush()
+    urls = (server.url, server.unix_url if isinstance(server, Valkey) else server.url)
     async with AsyncExitStack() as stack:
-        one, two = (RedisConnection(url, deadline_s=1.0) for url in (server.url, server.unix_url))
+        one, two = (RedisConnection(url, deadline_s=1.0) for url in urls)
         for connection in (one, two):
             stack.push_async_callback(connection.close)
         yield Two(on_redis(one), on_redis(two))

@@ -114,6 +114,16 @@ def test_subjects_that_take_nothing_any_more_are_forgotten() -> None:
     assert not states.reset(LimitId("0"))
 
 
+def test_a_lease_ends_at_its_time_though_the_clock_was_set_back() -> None:
+    states = LimitStates(LEASE_MS)
+    states.take(LimitLease(LimitLeaseId("first"), (CLAIM,), 1), 5000)
+    states.take(LimitLease(LimitLeaseId("second"), (CLAIM,), 1), 4990)
+    (standing,) = states.look([CLAIM], 4995 + LEASE_MS)
+    assert standing.running == 1
+    (standing,) = states.look([CLAIM], 5000 + LEASE_MS)
+    assert standing.running == 0
+
+
 def test_a_share_is_a_part_of_each_limit_and_never_nothing() -> None:
     part = share(CLAIM, 2)
     assert (part.requests, part.tokens, part.slots) == (

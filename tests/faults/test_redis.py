@@ -292,7 +292,7 @@ async def test_f086_scripts_may_be_flushed_at_any_time(start: Start, recorder: R
     [
         "http://user:hunter2-secret@127.0.0.1:6379",
         "redis://user:hunter2-secret@127.0.0.1:many",
-        "redis+cluster://user:hunter2-secret@127.0.0.1:6379",
+        "redis+cluster://user:hunter2-secret@127.0.0.1:6379,127.0.0.1:6380/1",
         "redis://user:hunter2-secret@127.0.0.1:6379/zero",
         "redis://user:hunter2-secret@127.0.0.1:6379/0?timeout=1",
         "redis://user:a?hunter2-secret=b@127.0.0.1:6379/0",

@@ -5,7 +5,7 @@ not be run twice, and so are its own timeouts, because each of its levels would 
 """
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -17,10 +17,14 @@ from redis.backoff import NoBackoff
 
 SUPPORTED: Final = (
     "redis://[user:password@]host[:port][/database], rediss:// for TLS, unix://[user:password@]/path[?db=0], or "
-    "redis+sentinel://[user:password@]host[:port],host[:port]/service[/database] (rediss+sentinel:// for TLS)"
+    "redis+sentinel://[user:password@]host[:port],host[:port]/service[/database] (rediss+sentinel:// for TLS), "
+    "redis+cluster://[user:password@]host[:port],host[:port] (rediss+cluster:// for TLS)"
 )
 _OPTIONS: Final = frozenset({"db", "ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname"})
 _SENTINEL_OPTIONS: Final = frozenset({"sentinel_username", "sentinel_password"})
+_SCHEMES: Final = frozenset(
+    {"redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster"}
+)
 _ESCAPED: Final = "in a password ? is written %3F, / %2F, # %23, @ %40, [ %5B and ] %5D"
 _PORT: Final = 6379
 _SENTINEL_PORT: Final = 26379
@@ -32,7 +36,8 @@ class BadRedisUrl(ValueError):  # noqa: N818 - a message for whoever set the var
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Shapes: ``hosts`` are Redis itself (one), or sentinels that know of ``service``; empty for a socket at ``path``."""
+    """Shapes: ``hosts`` are Redis itself (one), sentinels that know of ``service``, or some nodes of a ``cluster``; empty
+    for a socket at ``path``."""
 
     hosts: tuple[tuple[str, int], ...]
     path: str = ""
@@ -44,6 +49,7 @@ class Address:
     options: tuple[tuple[str, Any], ...] = ()
     sentinel_username: str | None = None
     sentinel_password: str | None = field(default=None, repr=False)
+    cluster: bool = False
 
     @property
     def shown(self) -> str:
@@ -51,11 +57,17 @@ class Address:
             return f"unix://{self.path}?db={self.database}"
         hosts = ",".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in self.hosts)
         scheme = ("rediss" if self.tls else "redis") + ("+sentinel" if self.service else "")
+        if self.cluster:
+            return f"{scheme}+cluster://{hosts}"
         return f"{scheme}://{hosts}/" + (f"{self.service}/" if self.service else "") + str(self.database)
 
     @property
     def secrets(self) -> tuple[str, ...]:
         return tuple(secret for secret in (self.password, self.sentinel_password) if secret)
+
+    def of_node(self, node: tuple[str, int]) -> "Address":
+        """One node of this Cluster, by the same credentials."""
+        return replace(self, hosts=(node,), cluster=False)
 
     async def open(self, within_s: float) -> AbstractConnection:
         """A connection, signed in. Raises redis-py's errors, `OSError`."""
@@ -118,17 +130,17 @@ def parse(url: str) -> Address:
     except ValueError:  # whose message may quote the password
         raise _bad(f"it cannot be read; {_ESCAPED}") from None
     scheme = parts.scheme.lower()
-    if scheme in {"redis+cluster", "rediss+cluster", "cluster"}:
-        raise _bad("Redis Cluster is not supported; use one primary with replicas, by sentinels if you have them")
-    if scheme not in {"redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel"}:
+    if scheme not in _SCHEMES:
         raise _bad(f"its scheme is {scheme!r}" if scheme else "it has no scheme")
-    sentinels = scheme.endswith("+sentinel")
+    sentinels, cluster = scheme.endswith("+sentinel"), scheme.endswith("+cluster")
     tls = scheme.startswith("rediss")
     _check_options(query, tls=tls, sentinels=sentinels)
     credentials, _, place = parts.netloc.rpartition("@")
     username, _, password = credentials.partition(":")
     address = Address(
-        hosts=() if scheme == "unix" else _hosts(place, _SENTINEL_PORT if sentinels else _PORT, several=sentinels),
+        hosts=()
+        if scheme == "unix"
+        else _hosts(place, _SENTINEL_PORT if sentinels else _PORT, several=sentinels or cluster),
         path=unquote(parts.path) if scheme == "unix" else "",
         service=unquote(parts.path.split("/")[1]) if sentinels and parts.path else "",
         tls=tls,
@@ -138,7 +150,10 @@ def parse(url: str) -> Address:
         options=tuple((name, _option(name, value)) for name, value in query.items() if name.startswith("ssl_")),
         sentinel_username=query.get("sentinel_username"),
         sentinel_password=query.get("sentinel_password"),
+        cluster=cluster,
     )
+    if cluster and address.database:
+        raise _bad("a Cluster has no databases but 0")
     if scheme == "unix" and (not address.path or place):
         raise _bad("a unix:// URL names a path, with three slashes")
     if sentinels and not address.service:

@@ -5,7 +5,7 @@ than a batch is unanswered: so Redis works while replies are read, which makes a
 batch. Replies come in the order of the commands, and nothing else tells whose they are: when one is waited for no longer
 and nothing comes, the connection is closed. Who is cancelled costs nothing: what was not sent never is, what was sent has
 its reply read and dropped. Nothing is ever sent twice, but for a script that the server says it does not know, which is
-sent again in full.
+sent again in full. What a node of a Cluster is asked because another sent it there goes behind an ASKING each time.
 
 - *Silence* ends a call: when nobody has got a reply for a deadline, or for as long as the call has been there. It is
   counted in ticks of this loop, so that a loop which was busy with other work does not take its own pause for the server's.
@@ -36,6 +36,8 @@ BATCH_BYTES_MAX: Final = 256 * 1024  # one call may be larger, and then goes alo
 WAITING_MAX: Final = 10_000  # calls; those behind them would not be answered in time
 WAITING_BYTES_MAX: Final = 64 * 1024 * 1024
 
+_ASKING: Final = b"*1\r\n$6\r\nASKING\r\n"
+
 Command = Sequence[str | bytes | int | float]
 
 
@@ -53,6 +55,8 @@ class _Call:
     instead: Command | None
     reply: asyncio.Future[Any]
     asked_at: int  # the number of the tick
+    asking: bool
+    replies_before: int  # of its own: one to ASKING
 
 
 class Pipe:
@@ -78,9 +82,10 @@ class Pipe:
         self._sent_at = 0
         self._quiet = 0  # ticks since the last reply, while somebody waited for one
 
-    def ask(self, command: Command, instead: Command | None = None) -> "asyncio.Future[Any]":
+    def ask(self, command: Command, instead: Command | None = None, *, asking: bool = False) -> "asyncio.Future[Any]":
         """Send a command; ``instead``, where the server does not know its script. Raises `TypeError`, a defect of ours."""
-        call = _Call(packed(command), instead, asyncio.get_running_loop().create_future(), self._ticks)
+        reply = asyncio.get_running_loop().create_future()
+        call = _Call(_written(command, asking=asking), instead, reply, self._ticks, asking, int(asking))
         if self._closed:
             _answer(call, Unanswered("the connection to Redis is closed", blames_redis=False))
         elif len(self._waiting) >= WAITING_MAX or self._waiting_bytes >= WAITING_BYTES_MAX:
@@ -199,11 +204,15 @@ class Pipe:
             reply = await connection.read_response(disconnect_on_error=False)
         except ResponseError as error:
             reply = error
+        self._quiet = 0
+        if self._sent[0].replies_before:
+            self._sent[0].replies_before -= 1
+            return
         call = self._sent.popleft()
         self._sent_bytes -= len(call.packed)
-        self._quiet = 0
         if isinstance(reply, NoScriptError) and call.instead is not None:
-            call.packed, call.instead = packed(call.instead), None
+            call.packed, call.instead = _written(call.instead, asking=call.asking), None
+            call.replies_before = int(call.asking)
             self._again.append(call)
         else:
             _answer(call, reply)
@@ -266,6 +275,10 @@ class Pipe:
 def _answer(call: _Call, reply: Any) -> None:
     if not call.reply.done():
         call.reply.set_result(reply)
+
+
+def _written(command: Command, *, asking: bool) -> bytes:
+    return (_ASKING if asking else b"") + packed(command)
 
 
 def packed(command: Sequence[object]) -> bytes:

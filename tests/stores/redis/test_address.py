@@ -20,6 +20,12 @@ GOOD: dict[str, tuple[str, str]] = {
         "rediss+sentinel://u:s3cret-canary@a:1,[::1]:2/main/5?sentinel_password=s3cret-canary",
         "rediss+sentinel://a:1,[::1]:2/main/5",
     ),
+    "cluster": ("redis+cluster://a,b:6380", "redis+cluster://a:6379,b:6380"),
+    "cluster, its only database": ("redis+cluster://a/0", "redis+cluster://a:6379"),
+    "cluster, all said": (
+        "rediss+cluster://u:s3cret-canary@a:1,[::1]:2?ssl_check_hostname=false",
+        "rediss+cluster://a:1,[::1]:2",
+    ),
     "upper case": ("REDIS://localhost", "redis://localhost:6379/0"),
 }
 
@@ -42,11 +48,22 @@ def test_what_is_taken_from_a_url() -> None:
     assert parse("redis+sentinel://h/main").service == "main"
 
 
+def test_a_node_of_a_cluster_is_reached_as_the_others_are() -> None:
+    cluster = parse("rediss+cluster://user:s3cret@a,b?ssl_ca_certs=/etc/ca.pem")
+    assert cluster.cluster
+    assert cluster.hosts == (("a", 6379), ("b", 6379))
+    assert cluster.of_node(("c", 7000)) == parse("rediss://user:s3cret@c:7000?ssl_ca_certs=/etc/ca.pem")
+
+
 BAD: dict[str, tuple[str, str]] = {
     "empty": ("", "no scheme"),
     "a host": ("localhost:6379", "its scheme is 'localhost'"),
     "http": ("http://localhost", "its scheme is 'http'"),
-    "cluster": ("redis+cluster://a,b", "Redis Cluster is not supported"),
+    "a cluster's other database": ("redis+cluster://a,b/1", "no databases but 0"),
+    "a cluster's service": ("redis+cluster://a,b/main", "the database is a number"),
+    "a cluster of nothing": ("redis+cluster://a,,b", "names no host"),
+    "a cluster, shorter": ("cluster://a", "its scheme is 'cluster'"),
+    "a sentinel's option": ("redis+cluster://a?sentinel_password=x", "the option 'sentinel_password'"),
     "no host": ("redis://", "names no host"),
     "no host but a port": ("redis://:6379", "names no host"),
     "a port that is none": ("redis://h:x", "a port is a number"),

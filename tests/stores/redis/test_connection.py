@@ -17,14 +17,14 @@ import trustme
 
 from proxy.ports import StoreAway
 from proxy.stores.redis import connection as module
-from proxy.stores.redis import pipe
+from proxy.stores.redis import pipe, server
 from proxy.stores.redis.connection import DEADLINE_S, PROBE_S, RedisConnection, Script
 from proxy.stores.redis.guard import FAILURES
 from tests.between import between
 from tests.gateway import closed_port
 from tests.lag import Timed, watched
 from tests.stopwatch import Stopwatch
-from tests.valkey import BINARY, Valkey, paused
+from tests.valkey import BINARY, Valkey, paused, sentinels, serving
 
 SLACK_S = 0.005  # PRODUCT: 25 ms for each of the first five operations
 
@@ -419,7 +419,7 @@ async def test_nobody_waits_long_for_a_hung_server(own_valkey: Valkey) -> None:
 
 
 async def test_a_server_that_does_not_sign_in_is_given_up(own_valkey: Valkey, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "OPEN_S", 0.05)
+    monkeypatch.setattr(server, "OPEN_S", 0.05)
     own_valkey.pause()
     async with connected(own_valkey.url.replace("/0", "/1")) as connection:  # SELECT is what it waits for
         assert connection.state.last_error == "TimeoutError: no connection within 0.05 s"
@@ -795,6 +795,44 @@ async def test_through_a_sentinel(own_valkey: Valkey, valkey: Valkey) -> None:
     finally:
         process.kill()
         process.wait()
+
+
+async def test_sentinels_fail_over_under_load(own_valkey: Valkey) -> None:
+    """Its death is noticed by nobody but them, and what was asked meanwhile is done once or not at all."""
+    with (
+        serving("--replicaof", f"127.0.0.1 {own_valkey.port}", "--repl-diskless-sync-delay", "0") as replica,
+        sentinels(own_valkey, "main") as ports,
+    ):
+        url = "redis+sentinel://" + ",".join(f"127.0.0.1:{port}" for port in (closed_port(), *ports)) + "/main"
+        asked, done, taken_over = [0] * 8, [0] * 8, [False] * 8
+        async with connected(url, deadline_s=0.2) as connection, listening(connection, "news") as heard:
+
+            async def count(number: int) -> None:
+                while not taken_over[number] or done[number] < 20:
+                    asked[number] += 1
+                    came = await outcome(connection.run(COUNT, [f"k{number}"], []))
+                    if isinstance(came, StoreAway):
+                        taken_over[number] = own_valkey.is_running is False
+                        done[number] = 0
+                        await asyncio.sleep(0.01)
+                        continue
+                    assert 0 < came <= asked[number]
+                    done[number] += 1
+
+            counting = [asyncio.create_task(count(number)) for number in range(8)]
+            await soon(lambda: min(done) > 50)
+            own_valkey.stop()
+            watch = Stopwatch()
+            await asyncio.wait_for(asyncio.gather(*counting), 20)
+            print(f"back after {watch.spent_s:.2f} s")
+            assert all(taken_over)
+            assert "role:master" in replica.command("INFO", "replication")
+            for number in range(8):
+                assert int(replica.command("GET", f"k{number}")) >= 20
+            await soon(lambda: connection.state.up)
+            assert await asyncio.wait_for(heard.get(), 10) is None
+            await insist(connection, "PUBLISH", "news", "two")
+            assert await asyncio.wait_for(heard.get(), 5) == b"two"
 
 
 # Channels.

@@ -192,6 +192,22 @@ async def test_a_script_that_is_unknown_when_sent_whole_is_an_error() -> None:
         assert isinstance(await asked, ResponseError)
 
 
+async def test_asking_stands_before_what_is_asked_each_time() -> None:
+    """Of a node of a Cluster; its own reply is nobody's."""
+    async with piped() as (server, made):
+        asked = [
+            made.ask(("EVALSHA", "d", 0, "a"), ("EVAL", "text", 0, "a"), asking=True),
+            made.ask(("ECHO", "b")),
+            made.ask(("ECHO", "c"), asking=True),
+        ]
+        assert [words[0] for words in await server.hears(5)] == [b"ASKING", b"EVALSHA", b"ECHO", b"ASKING", b"ECHO"]
+        server.say(b"+OK\r\n", NOSCRIPT, b"+b\r\n", b"-ERR asking\r\n", b"+c\r\n")
+        assert [words[0] for words in (await server.hears(7))[5:]] == [b"ASKING", b"EVAL"]
+        server.say(b"+OK\r\n", b"+a\r\n")
+        assert await asyncio.gather(*asked) == [b"a", b"b", b"c"]
+        assert server.connections == 1
+
+
 # Ends.
 
 
