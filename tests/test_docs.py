@@ -188,7 +188,7 @@ def test_every_code_of_the_failure_table_is_documented() -> None:
 
 def test_the_readme_shows_the_line_that_start_up_prints() -> None:
     table = parse("routes: {general: {tiers: [ollama/m]}}", "routes.yaml", {"OLLAMA_URL": "http://localhost:1"})
-    printed = announcement(table, "http://127.0.0.1:4020/v1", is_open=True)
+    printed = announcement(table, "http://127.0.0.1:4020/v1")
     (curl,) = re.findall(r"curl -sN .*?\}'", printed)
     readme = re.sub(r"\s*\\\n\s*", " ", (ROOT / "README.md").read_text())
     assert curl in readme
@@ -198,7 +198,7 @@ def test_the_readme_shows_the_line_that_start_up_prints() -> None:
 
 def test_where_keys_are_wanted_the_printed_line_shows_one() -> None:
     table = parse("access: {mode: keys}\nroutes: {general: {tiers: [ollama/m]}}", "routes.yaml", {})
-    printed = announcement(table, "http://127.0.0.1:4020/v1", is_open=False)
+    printed = announcement(table, "http://127.0.0.1:4020/v1", "penstock keys create first")
     assert """/chat/completions -H "authorization: Bearer $OPENAI_API_KEY" -H 'content-type""" in printed
     assert "export OPENAI_API_KEY=$(penstock keys create first)" in printed
     assert "anything" not in printed

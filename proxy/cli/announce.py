@@ -8,9 +8,12 @@ from proxy.core.routing import Route, RoutingTable
 _TARGETS_SHOWN = 4
 
 
-def announcement(table: RoutingTable, url: str, *, is_open: bool) -> str:
-    """One table of routes and providers, then lines that work as they are printed. ``is_open``: without a key."""
-    return "\n".join([*_routes(table), "", *_providers(table), "", *_invitation(table, url, is_open=is_open), ""])
+def announcement(table: RoutingTable, url: str, make_key: str | None = None) -> str:
+    """One table of routes and providers, then lines that work as they are printed.
+
+    ``make_key``: the command that makes a virtual key; None where nobody needs one.
+    """
+    return "\n".join([*_routes(table), "", *_providers(table), "", *_invitation(table, url, make_key), ""])
 
 
 def document(table: RoutingTable, url: str) -> dict[str, Any]:
@@ -52,22 +55,22 @@ def _providers(table: RoutingTable) -> Iterator[str]:
         yield f"{provider.id:<{width}}  {state}"
 
 
-def _invitation(table: RoutingTable, url: str, *, is_open: bool) -> Iterator[str]:
+def _invitation(table: RoutingTable, url: str, make_key: str | None) -> Iterator[str]:
     model = _example(table)
     yield f"Penstock serves on {url}"
     if table.demo is not None:
         yield "Demo mode: the built-in simulator answers where no provider is active. Set a provider's key for real answers."
-    if not is_open:
+    if make_key is not None:
         yield "Callers show a key; this makes one:"
-        yield "  export OPENAI_API_KEY=$(penstock keys create first)"
-    shown = "" if is_open else """-H "authorization: Bearer $OPENAI_API_KEY" """
+        yield f"  export OPENAI_API_KEY=$({make_key})"
+    shown = "" if make_key is None else """-H "authorization: Bearer $OPENAI_API_KEY" """
     yield "Try it:"
     yield (
         f"""  curl -sN {url}/chat/completions {shown}-H 'content-type: application/json' """
         f"""-d '{{"model":"{model}","stream":true,"messages":[{{"role":"user","content":"Hello"}}]}}'"""
     )
     yield "Point any OpenAI SDK or tool at it:"
-    yield f"  export OPENAI_BASE_URL={url}{' OPENAI_API_KEY=anything' if is_open else ''}"
+    yield f"  export OPENAI_BASE_URL={url}{' OPENAI_API_KEY=anything' if make_key is None else ''}"
 
 
 def _example(table: RoutingTable) -> str:

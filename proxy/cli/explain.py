@@ -21,6 +21,12 @@ from proxy.terms import DEFAULT_ACCOUNT, AccountId, Api, RouteName
 HEADERS: Final = ("", "TARGET", "MODEL SENT", "INPUT", "OUTPUT", "FROM", "COST TIER", "OUTPUT CAP", "SKIPPED")
 
 
+class _Asked(NamedTuple):
+    name: str
+    api: str
+    account: AccountId
+
+
 class _Row(NamedTuple):
     """A target; ``skipped``: why a plan leaves it out, None: it does not."""
 
@@ -48,7 +54,8 @@ def command(route: str, api: str, account: str, config: Path, as_json: bool) -> 
     who pays. ROUTE is anything that a request may name as its model. Exit code 1 if no target could serve it.
     """
     served = loaded(config)
-    table = served.of(AccountId(account))
+    asked = _Asked(route, api, AccountId(account))
+    table = served.of(asked.account)
     if not served.is_active:
         from proxy.config.resolve import with_demo  # noqa: PLC0415 - not for --help
 
@@ -63,22 +70,25 @@ def command(route: str, api: str, account: str, config: Path, as_json: bool) -> 
     at_s = int(time.time())
     rows = [_Row(target, reason, explained(table, known, target, at_s)) for target, reason in found]
     if as_json:
-        click.echo(json.dumps(_as_json(table, (route, api), planned, rows), indent=2))
+        click.echo(json.dumps(_as_json(table, asked, planned, rows), indent=2))
     else:
-        _show(table, (route, api), planned, rows)
+        _show(table, asked, planned, rows)
     if isinstance(planned, Failure):
         sys.exit(EXIT_PROBLEMS)
 
 
-def _show(table: RoutingTable, asked: tuple[str, str], planned: Plan | Failure, rows: list[_Row]) -> None:
+def _show(table: RoutingTable, asked: _Asked, planned: Plan | Failure, rows: list[_Row]) -> None:
     if isinstance(planned, Plan):
         route = None if planned.route is None else table.routes[planned.route]
         what = "a target named directly" if route is None else f"route {route.name}"
         about = f" ({route.about})" if route is not None and route.about else ""
-        click.echo(f"{asked[0]}: {what}{about}, by the {asked[1]} API")
+        click.echo(f"{asked.name}: {what}{about}, by the {asked.api} API")
         click.echo(f"timeouts: {_spelled(planned.timeouts)}")
         click.echo(f"cache: {explain_cache.told(planned.cache)}")
-        for line in (*paid_by(table), *explain_limits.told(table, [one.target for one in rows])):
+        for line in (
+            paid_by(table, asked.account),
+            *explain_limits.told(table, asked.account, [one.target for one in rows]),
+        ):
             click.echo(line)
         click.echo(
             f"prices: USD for a million tokens; output cap: for a prompt of {PROMPT_TOKENS} tokens that sets none\n"
@@ -89,20 +99,19 @@ def _show(table: RoutingTable, asked: tuple[str, str], planned: Plan | Failure, 
         click.echo(planned.message, err=True)
 
 
-def _as_json(
-    table: RoutingTable, asked: tuple[str, str], planned: Plan | Failure, rows: list[_Row]
-) -> dict[str, object]:
+def _as_json(table: RoutingTable, asked: _Asked, planned: Plan | Failure, rows: list[_Row]) -> dict[str, object]:
     targets = [
         {"target": one.target.name, "model": one.target.model, "skipped": one.skipped, **as_json_of(one.money)}
         for one in rows
     ]
     told = {
-        "asked": asked[0],
-        "api": asked[1],
+        "asked": asked.name,
+        "api": asked.api,
         "prompt_tokens": PROMPT_TOKENS,
         "targets": targets,
-        "payers": payers_as_json(table),
-        "limits": explain_limits.as_json(table, [one.target for one in rows]),
+        "account": asked.account,
+        "payers": payers_as_json(table, asked.account),
+        "limits": explain_limits.as_json(table, asked.account, [one.target for one in rows]),
     }
     if isinstance(planned, Plan):
         found = {"route": planned.route, "timeouts": asdict(planned.timeouts)}

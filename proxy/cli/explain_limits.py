@@ -1,20 +1,24 @@
-"""What `penstock explain` tells of limits: whose hold for a caller, and what may be sent to a provider."""
+"""What `penstock explain` tells of limits: what holds for a caller of one account, and what may be sent to a provider."""
 
 from collections.abc import Iterable
+from typing import Final
 
 from proxy.core.limit_table import limited_subjects
 from proxy.core.limit_words import limits_told, whose
-from proxy.core.limiting import LimitClaim
-from proxy.core.principal import ANYBODY
+from proxy.core.limiting import LimitClaim, virtual_key_limits
+from proxy.core.principal import Principal
 from proxy.core.routing import RoutingTable, Target
+from proxy.terms import DEFAULT_ACCOUNT, AccountId, VirtualKeyId
+
+_ANY: Final = VirtualKeyId("*")  # of an account's virtual keys that have no limits of their own
 
 
-def told(table: RoutingTable, targets: Iterable[Target]) -> list[str]:
-    """A line for each subject with limits: whoever comes without a virtual key, accounts, and the targets' providers."""
-    return [f"limited: {whose(claim)} ({limits_told(claim)})" for claim in _claims(table, targets)]
+def told(table: RoutingTable, account: AccountId, targets: Iterable[Target]) -> list[str]:
+    """A line for each subject with limits: the account that asks and each of its keys, and the targets' providers."""
+    return [f"limited: {_whose(claim)} ({limits_told(claim)})" for claim in _claims(table, account, targets)]
 
 
-def as_json(table: RoutingTable, targets: Iterable[Target]) -> list[dict[str, object]]:
+def as_json(table: RoutingTable, account: AccountId, targets: Iterable[Target]) -> list[dict[str, object]]:
     return [
         {
             "subject": claim.subject,
@@ -23,13 +27,17 @@ def as_json(table: RoutingTable, targets: Iterable[Target]) -> list[dict[str, ob
             "tpm": None if claim.tokens is None else claim.tokens.permits,
             "concurrency": claim.slots,
         }
-        for claim in _claims(table, targets)
+        for claim in _claims(table, account, targets)
     ]
 
 
-def _claims(table: RoutingTable, targets: Iterable[Target]) -> list[LimitClaim]:
-    asked = {target.provider.id for target in targets}
-    sent = [claim for provider, claim in table.limits.sent.items() if provider in asked]
-    accounts = [claim for claim in table.limits.configured() if claim.subject.startswith("account:")]
-    claims = [*limited_subjects(ANYBODY, table.limits), *accounts, *sent]
-    return list({claim.subject: claim for claim in reversed(claims)}.values())[::-1]
+def _whose(claim: LimitClaim) -> str:
+    return "each virtual key" if claim.subject == virtual_key_limits(_ANY) else whose(claim)
+
+
+def _claims(table: RoutingTable, account: AccountId, targets: Iterable[Target]) -> list[LimitClaim]:
+    """Whoever comes without a virtual key is of the account `default`; of any other only keys can be."""
+    caller = Principal(account=account, virtual_key=None if account == DEFAULT_ACCOUNT else _ANY)
+    providers = dict.fromkeys((target.provider.id, target.provider.owner) for target in targets)
+    sent = [table.limits.sent_to(*provider) for provider in providers]
+    return [*limited_subjects(caller, table.limits), *(claim for claim in sent if claim is not None)]

@@ -11,7 +11,7 @@ from proxy.core.pricing import Terms
 from proxy.core.routing import RoutingTable, Target
 from proxy.core.tariff import Rates, Tariff, usd_per_million
 from proxy.core.window import Period
-from proxy.terms import DEFAULT_ACCOUNT, RouteName
+from proxy.terms import AccountId, RouteName
 
 PROMPT_TOKENS: Final = 1000  # of the request that is imagined; it names no output cap
 
@@ -68,22 +68,14 @@ def as_json(one: Explained) -> dict[str, object]:
     }
 
 
-def paid_by(table: RoutingTable) -> list[str]:
-    """Who pays for a request, a line for everybody and one for each account with budgets of its own."""
-    accounts = [account for account in table.budgets.accounts if account != DEFAULT_ACCOUNT]
-    lines = [_line("", table.budgets.payers_of(DEFAULT_ACCOUNT))]
-    lines += [_line(f" (account {account})", table.budgets.payers_of(account)) for account in accounts]
-    return lines
+def paid_by(table: RoutingTable, account: AccountId) -> str:
+    """Who pays for a request of this account, in a line. What others may spend is not its business."""
+    payers = table.budgets.payers_of(account)
+    return f"paid by: {' and '.join(map(_payer, payers)) or 'nobody, since no budget is set'}"
 
 
-def payers_as_json(table: RoutingTable) -> dict[str, object]:
-    """The payers of each account that has budgets of its own, and of `default`, which stands for the others too."""
-    accounts = dict.fromkeys([DEFAULT_ACCOUNT, *table.budgets.accounts])
-    return {account: [_payer_as_json(payer) for payer in table.budgets.payers_of(account)] for account in accounts}
-
-
-def _line(whom: str, payers: tuple[Payer, ...]) -> str:
-    return f"paid by{whom}: {' and '.join(map(_payer, payers)) or 'nobody, since no budget is set'}"
+def payers_as_json(table: RoutingTable, account: AccountId) -> dict[str, object]:
+    return {account: [_payer_as_json(payer) for payer in table.budgets.payers_of(account)]}
 
 
 def _payer(payer: Payer) -> str:

@@ -131,8 +131,8 @@ def shipped_paths() -> tuple[Path, Path]:
 
 
 def _missing(path: Path, who: str) -> NoReturn:
-    why = "a directory, not a file" if path.is_dir() else "no such file"
-    click.echo(f"{path}: {why} ({who} names it). Name another with --config PATH", err=True)
+    what = "a directory, not a file" if path.is_dir() else "no such file"
+    click.echo(f"{path}: {what} ({who} names it). Name another with --config PATH", err=True)
     sys.exit(EXIT_USAGE)
 
 

@@ -1,11 +1,13 @@
 """`penstock secrets`: provider credentials, sealed. It opens the store itself, whether a server runs or not."""
 
+import getpass
 import json
+import os
 import sys
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 import click
 
@@ -18,10 +20,20 @@ if TYPE_CHECKING:
     from proxy.core.envelope import Keyring
     from proxy.ports import SealedSecret, SecretStore
     from proxy.server.rotation import Rotated
+    from proxy.server.settings import Settings
 
 VALUE_CHARS_MAX: Final = 4096
 TOLD_FROM_CHARS: Final = 12  # of a shorter value four characters would be too much of it
 _Result = TypeVar("_Result")
+
+
+class _Act(NamedTuple):
+    """What the audit log says of a command. ``first``: what is done as soon as it is written down."""
+
+    what: str
+    subject: str
+    first: Callable[[], None] = lambda: None
+
 
 _SET_EPILOG = """\b
 Example:
@@ -59,7 +71,7 @@ def set_(name: str, as_json: bool) -> None:
         told = {"name": name, "key_id": ring.current.id}
         click.echo(json.dumps(told) if as_json else f"{name} is sealed with the master key {ring.current.id}.")
 
-    _sealing(sealed)
+    _sealing(sealed, _Act("secrets set", name))
 
 
 @command.command("list", epilog="Example: penstock secrets list --json")
@@ -101,7 +113,7 @@ def remove(name: str, as_json: bool) -> None:
             fail(f"there is no secret {name[:80]!r}.{did_you_mean(name, known)}")
         click.echo(json.dumps({"removed": name}) if as_json else f"{name} is removed.")
 
-    _looking(removed)
+    _looking(removed, _Act("secrets remove", name))
 
 
 @command.command("rotate", epilog="Example: penstock secrets rotate")
@@ -116,14 +128,13 @@ def rotate(as_json: bool) -> None:
     from proxy.server.rotation import begin, finish, reseal  # noqa: PLC0415 - not for --help
 
     environment = settings()
-    guarded(lambda: begin(environment))
 
     async def rotated(store: "SecretStore", ring: "Keyring") -> "Rotated":
         to_do = sum(secret.key_id != ring.current.id for secret in (await store.load()).secrets)
         with progress(to_do, "Sealing anew") as advance:
             return await reseal(store, ring, lambda: advance(1))
 
-    done = _sealing(rotated)
+    done = _sealing(rotated, _Act("secrets rotate", "", lambda: begin(environment)))
     if not done.left:
         guarded(lambda: finish(environment))
     if as_json:
@@ -182,24 +193,55 @@ def _told(secret: "SealedSecret", value: str, problem: str | None) -> dict[str, 
     }
 
 
-def _sealing(work: "Callable[[SecretStore, Keyring], Awaitable[_Result]]") -> _Result:
+def _sealing(work: "Callable[[SecretStore, Keyring], Awaitable[_Result]]", act: _Act) -> _Result:
     """Do something with the store and the keys; there is a master key, made where it is kept and was not."""
     from proxy.server.own_secrets import HOW_TO_MAKE_ONE  # noqa: PLC0415 - not for --help
 
+    environment = settings()
+    if environment.database_url is not None and environment.master_key is None:
+        fail(
+            "PENSTOCK_MASTER_KEY is not set, and DATABASE_URL is: the key must be in the environment, the same for "
+            f"every instance. Make a good one with {HOW_TO_MAKE_ONE}"
+        )
+
     async def done(store: "SecretStore", ring: "Keyring | None") -> _Result:
-        if ring is None:
-            fail(
-                "PENSTOCK_MASTER_KEY is not set, and DATABASE_URL is: the key must be in the environment, the same for "
-                f"every instance. Make a good one with {HOW_TO_MAKE_ONE}"
-            )
+        assert ring is not None  # noqa: S101 - made where it may be, and refused above where it may not
         return await work(store, ring)
 
-    return _looking(done, make=True)
+    return _looking(done, act, make=True)
 
 
-def _looking(work: "Callable[[SecretStore, Keyring | None], Awaitable[_Result]]", *, make: bool = False) -> _Result:
-    """Do something with the store and those keys that there are. Errors: ends the command."""
+def _looking(
+    work: "Callable[[SecretStore, Keyring | None], Awaitable[_Result]]", act: _Act | None = None, *, make: bool = False
+) -> _Result:
+    """Do something with the store and those keys that there are. ``act``: what it changes. Errors: ends the command."""
     from proxy.server.sealed import keyring, store  # noqa: PLC0415 - not for --help
 
     environment = settings()
-    return using(lambda: store(environment), lambda opened: work(opened, keyring(environment, make=make)))
+
+    async def worked(opened: "SecretStore") -> _Result:
+        if act is not None:
+            act.first()
+        return await work(opened, keyring(environment, make=make))
+
+    async def done(opened: "SecretStore") -> _Result:
+        return await (worked(opened) if act is None else _recorded(environment, act, lambda: worked(opened)))
+
+    return using(lambda: store(environment), done)
+
+
+async def _recorded(environment: "Settings", act: _Act, work: Callable[[], Awaitable[_Result]]) -> _Result:
+    from proxy.server.audit import CommandRecord, audit_log  # noqa: PLC0415 - not for --help
+
+    log = audit_log(environment)
+    try:
+        return await CommandRecord(log, _user(), time.time).done(act.what, act.subject, work)
+    finally:
+        await log.close()
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError, ImportError):  # a container's user may have no name
+        return str(os.getuid())

@@ -2,6 +2,8 @@
 
 import json
 import os
+import shlex
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -159,7 +161,8 @@ def _serve(options: "Options", environment: "Settings", worker: str | None, *, a
 
     def announce(served: "RoutingTable", url: str) -> None:
         is_open = served.open_access and environment.api_key is None
-        click.echo(json.dumps(document(served, url)) if as_json else announcement(served, url, is_open=is_open))
+        make_key = None if is_open else _make_key(url, options)
+        click.echo(json.dumps(document(served, url)) if as_json else announcement(served, url, make_key))
 
     try:
         tables = TableSource(
@@ -178,3 +181,13 @@ def _serve(options: "Options", environment: "Settings", worker: str | None, *, a
     inherited = None if worker is None else Inherited(**json.loads(worker))
     told = announce if inherited is None or inherited.announces else None
     run(options, environment, table, told, tables=tables, inherited=inherited)
+
+
+def _make_key(url: str, options: "Options") -> str:
+    """The command that makes a virtual key for this server, as it can be typed where this one was started."""
+    from proxy.cli.admin_client import address  # noqa: PLC0415 - as above
+
+    program = sys.argv[0] if Path(sys.argv[0]).name == "penstock" and shutil.which("penstock") is None else "penstock"
+    where = url.removesuffix("/v1") if options.admin_port is None else f"http://127.0.0.1:{options.admin_port}"
+    named = "" if where == str(address(None, settings())) else f" --url {where}"
+    return f"{shlex.quote(program)} keys create first{named}"

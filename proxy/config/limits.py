@@ -100,13 +100,22 @@ def _problems(path: Path, given: object) -> Iterator[tuple[Path, str]]:
 
 
 def limit_table(
-    top: LimitsEntry | None, accounts: Mapping[str, LimitsEntry | None], providers: Mapping[str, LimitsEntry | None]
+    top: LimitsEntry | None,
+    accounts: Mapping[str, LimitsEntry | None],
+    providers: Mapping[tuple[str | None, str], LimitsEntry | None],
 ) -> LimitTable:
-    """Whose limits hold, from the section at the top, those of the accounts and those of the providers."""
+    """Whose limits hold, from the section at the top, those of the accounts and those of the providers.
+
+    Shapes: a provider stands beside the account that has it for itself, or beside None.
+    """
     return LimitTable(
         _limits(top),
         {AccountId(name): _limits(entry) for name, entry in accounts.items() if entry is not None},
-        {ProviderId(name): _limits(entry) for name, entry in providers.items() if entry is not None},
+        {
+            (None if owner is None else AccountId(owner), ProviderId(name)): _limits(entry)
+            for (owner, name), entry in providers.items()
+            if entry is not None
+        },
     )
 
 

@@ -27,17 +27,23 @@ def pricing(file: schema.File, providers: Mapping[ProviderId, Provider]) -> Pric
 
 
 def with_price_list(table: RoutingTable, providers: Iterable[ProviderId] | None = None) -> RoutingTable:
-    """The table with the price list of every active provider, or of those given, that the list has prices of.
+    """The table with the price list of every active provider and the baseline's, or of those given, that have one.
 
     Where none needs it (demo mode, local servers alone) nothing is imported. Takes 0.1 s the first time.
     """
     known = table.pricing.providers
-    asked = providers if providers is not None else [one.id for one in table.providers.values() if one.inactive is None]
+    asked = providers if providers is not None else _charging(table)
     wanted = {known[name].listed for name in asked if name in known}
     lists = price_lists(name for name in wanted if name is not None)
     edition = version() if lists else ""
     views = {account: with_price_list(view, providers) for account, view in table.views.items()}
     return replace(table, pricing=replace(table.pricing, lists=lists, edition=edition), views=views)
+
+
+def _charging(table: RoutingTable) -> Iterator[ProviderId]:
+    yield from (one.id for one in table.providers.values() if one.inactive is None)
+    if table.baseline is not None:  # nobody needs to be able to ask the model that reports compare with
+        yield table.baseline.provider.id
 
 
 def local(prices: Pricing, provider: ProviderId) -> Pricing:

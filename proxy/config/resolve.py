@@ -198,7 +198,7 @@ def _of_all(
         limits=limit_table(
             file.limits,
             {name: account.limits for name, account in file.accounts.items()},
-            {name: entry.limits for name, entry in _every_provider(file)},
+            {place: entry.limits for place, entry in _every_provider(file)},
         ),
         alerts=channels(file.alerts, environ),
         baseline=None if file.baseline is None else _target(file.baseline, providers),
@@ -207,11 +207,13 @@ def _of_all(
     )
 
 
-def _every_provider(file: schema.File) -> Iterator[tuple[str, schema.ProviderEntry]]:
-    """Those of accounts too: an id that two of them use is one provider to its limits."""
-    for account in file.accounts.values():
-        yield from account.providers.items()
-    yield from file.providers.items()
+def _every_provider(file: schema.File) -> Iterator[tuple[tuple[str | None, str], schema.ProviderEntry]]:
+    """Those of accounts too, beside the account: an id that two of them use is two providers."""
+    for name, entry in file.providers.items():
+        yield (None, name), entry
+    for account, own in file.accounts.items():
+        for name, entry in own.providers.items():
+            yield (account, name), entry
 
 
 def _timeouts(inherited: Timeouts, given: schema.Timeouts) -> Timeouts:

@@ -26,6 +26,7 @@ Outcome = Literal["begun", "done", "refused", "failed", "noted"]
 
 ADMIN_KEY: Final = "admin key"  # the actor who holds it; who holds a virtual key is `key:<id>`
 PENSTOCK: Final = "penstock"  # the actor of what the process does by itself
+COMMAND: Final = "command"  # the actor who runs a command beside the server is `command:<user of the machine>`
 NOBODY: Final = "nobody"  # the actor whose key is wrong
 
 TEXT_CHARS_MAX: Final = 256

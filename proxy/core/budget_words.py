@@ -29,8 +29,15 @@ def refusal(refused: Refused) -> str:
     return (
         f"{_who(refused.subject)} has spent {usd(refused.used_nanousd)} of {usd(refused.limit_nanousd)} USD of its "
         f"{refused.period.value} budget{held} and this request may cost up to {usd(refused.asked_nanousd)} USD. "
-        f"The budget begins anew at {_moment(refused.resets_at)}."
+        + _what_helps(refused)
     )
+
+
+def _what_helps(refused: Refused) -> str:
+    """Waiting is no help to a request that is larger than the whole budget."""
+    if refused.asked_nanousd > refused.limit_nanousd:
+        return "That is more than the whole budget: lower the output cap, shorten the prompt or ask a cheaper route."
+    return f"The budget begins anew at {_moment(refused.resets_at)}."
 
 
 def document(alert: BudgetAlert, alert_id: str) -> dict[str, Any]:

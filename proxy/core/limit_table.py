@@ -12,6 +12,7 @@ from proxy.terms import AccountId, ProviderId, VirtualKeyId
 
 CLAIMS_MAX: Final = 10_000  # virtual keys whose claims are kept in mind
 
+SentTo = tuple[AccountId | None, ProviderId]
 _Caller = tuple[AccountId, VirtualKeyId | None]
 
 
@@ -21,19 +22,25 @@ class LimitTable:
 
     Shapes: ``each`` holds for every virtual key, and where nobody has one for the account that they share. ``accounts`` are
     the accounts' own: they hold for each of its virtual keys before ``each``, and for the account as a whole.
-    ``providers``: what is sent to one. ``known`` is derived: the claims of callers that were seen.
+    ``providers``: what is sent to one; with an account, to one that it has for itself. ``known`` is derived: the claims of
+    callers that were seen.
     """
 
     each: Limits = UNLIMITED
     accounts: Mapping[AccountId, Limits] = field(default_factory=dict)
-    providers: Mapping[ProviderId, Limits] = field(default_factory=dict)
-    sent: Mapping[ProviderId, LimitClaim] = field(init=False, repr=False, compare=False)
+    providers: Mapping[SentTo, Limits] = field(default_factory=dict)
+    sent: Mapping[SentTo, LimitClaim] = field(init=False, repr=False, compare=False)
     known: dict[_Caller, tuple[Limits | None, tuple[LimitClaim, ...]]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        sent = {one: claim_of(provider_limits(one), limits) for one, limits in self.providers.items()}
+        sent = {to: claim_of(provider_limits(to[1], to[0]), limits) for to, limits in self.providers.items()}
         object.__setattr__(self, "sent", {one: claim for one, claim in sent.items() if claim is not None})
         object.__setattr__(self, "known", {})
+
+    def sent_to(self, provider: ProviderId, owner: AccountId | None) -> LimitClaim | None:
+        """What bounds all that is sent there. An account's own credential for a provider of all is no way around it."""
+        own = self.sent.get((owner, provider))
+        return own if own is not None or owner is None else self.sent.get((None, provider))
 
     def configured(self) -> Iterator[LimitClaim]:
         """The claims of accounts with limits of their own and of providers."""

@@ -35,7 +35,7 @@ TOKENS_MAX: Final = 10**9  # in one estimate or settlement: larger than any answ
 KEPT_MS: Final = 25 * 3600_000  # a subject that takes nothing: longer than any bucket takes to fill, or lease to end
 SWEEP_MIN: Final = 1024  # subjects, before those that took nothing for so long are looked for
 
-LimitId = NewType("LimitId", str)  # "account:acme", "virtual_key:...", "provider:openai"
+LimitId = NewType("LimitId", str)  # "account:acme", "virtual_key:...", "provider:openai", "provider:acme:gpu"
 LimitLeaseId = NewType("LimitLeaseId", str)
 
 
@@ -47,8 +47,9 @@ def virtual_key_limits(virtual_key: VirtualKeyId) -> LimitId:
     return LimitId(f"virtual_key:{virtual_key}")
 
 
-def provider_limits(provider: ProviderId) -> LimitId:
-    return LimitId(f"provider:{provider}")
+def provider_limits(provider: ProviderId, owner: AccountId | None = None) -> LimitId:
+    """``owner``: the account that has a provider of this name for itself."""
+    return LimitId(f"provider:{provider}" if owner is None else f"provider:{owner}:{provider}")
 
 
 class Limited(Enum):

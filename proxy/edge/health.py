@@ -38,7 +38,7 @@ def health_body(runtime: Runtime, outlook: Outlook, *, strict: bool) -> tuple[in
     status = _status(runtime.table, providers, views)
     ok = status == "ok" or (status == "degraded" and not strict)
     stores = {name: {"state": "up" if store.up else "away"} for name, store in outlook.stores().items()}
-    told = {"status": status, "providers": providers, "stores": stores, **_money(runtime, outlook)}
+    told = {"status": status, "providers": providers, "stores": stores, **_money(runtime, outlook), **_keys(runtime)}
     return 200 if ok else 503, orjson.dumps(told)
 
 
@@ -53,6 +53,15 @@ def _money(runtime: Runtime, outlook: Outlook) -> dict[str, Any]:
         "budgets": {"state": "local" if runtime.budgets.away else "ok"},
         "limits": {"state": "local" if runtime.limits.away else "ok"},
     }
+
+
+def _keys(runtime: Runtime) -> dict[str, Any]:
+    """Whether virtual keys can be verified, and how old what is known of them is."""
+    if runtime.keys is None:
+        return {}
+    ring = runtime.keys.state
+    state = "refusing" if not ring.is_good else "ok" if ring.error is None else "away"
+    return {"keys": {"state": state, "age_s": None if ring.age_s is None else round(ring.age_s, 1)}}
 
 
 def _provider(

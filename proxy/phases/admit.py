@@ -38,9 +38,8 @@ async def admit(x: Exchange, runtime: Runtime) -> None:
         raise Rejected(Failure(FailureKind.LIMIT_REACHED, message, retry_after_s=_wait_s(taken)))
 
 
-async def room_at(x: Exchange, runtime: Runtime, target: Target, quote: Quote) -> Grant | Rejection:
+async def room_at(x: Exchange, runtime: Runtime, target: Target, quote: Quote, claim: LimitClaim) -> Grant | Rejection:
     """Take of the limits of a target's provider, for one attempt. A request larger than its minute takes all of it."""
-    claim = runtime.table.limits.sent[target.provider.id]
     tokens = 0
     if claim.tokens is not None:
         learned = runtime.output_sizes.p99(target.name)

@@ -38,8 +38,9 @@ async def clear(x: Exchange, runtime: Runtime, plan: Plan, target: Target) -> Cl
         return admitted
     cleared = Clearance(admitted.passage, offer, admitted.credential)
     try:
-        if target.provider.id in runtime.table.limits.sent:
-            room = await room_at(x, runtime, target, offer)
+        claim = runtime.table.limits.sent_to(target.provider.id, target.provider.owner)
+        if claim is not None:
+            room = await room_at(x, runtime, target, offer, claim)
             if isinstance(room, Rejection):
                 let_go(runtime, cleared)
                 return room

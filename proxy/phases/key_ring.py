@@ -94,11 +94,12 @@ class _Entry:
 
 @dataclass(frozen=True, slots=True)
 class KeyRingState:
-    """For `/health`. ``age_s`` None: the keys were never read. ``error``: why they cannot be read now."""
+    """``age_s`` None: they were never read. ``error``: why they cannot be read now. ``is_good`` False: all are refused."""
 
     keys: int
     age_s: float | None
     error: str | None
+    is_good: bool
 
 
 @dataclass(slots=True)
@@ -158,7 +159,7 @@ class KeyRing:
         parsed = virtual_key.parse(presented)
         if isinstance(parsed, Malformed):
             return Refusal(KeyProblem.MALFORMED if parsed is Malformed.FORM else KeyProblem.CHECKSUM)
-        if self._seen_at is None or self.now() - self._seen_at > self.stale_s:
+        if not self._is_good:
             return Refusal(KeyProblem.UNAVAILABLE, parsed.id)
         decoy = self._decoys[hash(parsed.id) % len(self._decoys)]
         entry = self._entries.get(parsed.id, decoy)
@@ -191,7 +192,11 @@ class KeyRing:
     @property
     def state(self) -> KeyRingState:
         age_s = None if self._seen_at is None else self.now() - self._seen_at
-        return KeyRingState(len(self._entries), age_s, self._error)
+        return KeyRingState(len(self._entries), age_s, self._error, self._is_good)
+
+    @property
+    def _is_good(self) -> bool:
+        return self._seen_at is not None and self.now() - self._seen_at <= self.stale_s
 
     # How the copy is kept.
 

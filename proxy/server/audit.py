@@ -2,8 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, TypeVar
 
 from proxy.core import audit
 from proxy.core.audit import PENSTOCK, Flaw, Noted, Verifier
@@ -14,6 +14,8 @@ from proxy.server.settings import Settings
 BATCH: Final = 1000
 AGAIN_S: Final = 5.0  # between tries to say that the process has started, while the store is away
 LAST_WORD_S: Final = 2.0
+
+_Result = TypeVar("_Result")
 
 
 def audit_log(settings: Settings, *, read_only: bool = False) -> AuditLog:
@@ -45,6 +47,35 @@ async def verified(
     if behind and behind[0].number > (await log.head()).number:  # read later, so what is added meanwhile is none
         flaws += (Flaw(behind[0].number, "behind the end that the store's head names"),)
     return head, flaws
+
+
+class CommandRecord:
+    """Writes what a command does to a store by itself, beside the server: before it is done, and again when it is over.
+
+    ``user``: of the machine, who runs it.
+    """
+
+    def __init__(self, audit_log: AuditLog, user: str, wall: Callable[[], float]) -> None:
+        self._audit = audit_log
+        self._actor = f"{audit.COMMAND}:{user}"
+        self._wall = wall
+
+    async def done(self, what: str, subject: str, work: Callable[[], Awaitable[_Result]]) -> _Result:
+        """Raises as the port does, and nothing is done then; and whatever ``work`` raises."""
+        await self._audit.open()
+        begun = await self._audit.append(self._act(what, subject, "begun", None))
+        outcome: audit.Outcome = "failed"
+        try:
+            result = await work()
+            outcome = "done"
+        finally:
+            with contextlib.suppress(StoreAway, StoreUnusable):  # an entry `begun` alone: nobody knows how it ended
+                await self._audit.append(self._act(what, subject, outcome, begun.number))
+        return result
+
+    def _act(self, what: str, subject: str, outcome: audit.Outcome, begun: int | None) -> audit.Act:
+        at_us = int(self._wall() * 1_000_000)
+        return audit.act(at_us, self._actor, what, outcome, role="admin", subject=subject, begun=begun)
 
 
 class LifeRecord:

@@ -1,6 +1,7 @@
 """`penstock secrets`, on real stores: what it prints, what it keeps to itself, and a rotation that is killed."""
 
 import asyncio
+import getpass
 import json
 import os
 import signal
@@ -16,8 +17,10 @@ from click.testing import CliRunner, Result
 from proxy.cli.main import main
 from proxy.core.credential import Vault
 from proxy.core.envelope import Keyring, MasterKey
+from proxy.ports import StoreAway
 from proxy.server import rotation, sealed
 from proxy.server.settings import Settings
+from proxy.stores.sqlite.audit import SqliteAudit
 from tests.server.process import PENSTOCK
 
 VALUE = "sk-canary-0123456789abcdef"
@@ -249,3 +252,43 @@ def test_s51_a_rotation_that_is_killed_is_gone_on_with(data: Path) -> None:
     assert told["key_id"] != old
     assert sealed.as_now(settings).values == values
     assert sorted(path.name for path in data.iterdir() if "key" in path.name) == ["master.key"]
+
+
+def test_s68_what_a_command_does_to_the_secrets_is_in_the_audit_log(data: Path) -> None:
+    run("set", "openai", value=VALUE)
+    run("rotate")
+    run("list")
+    run("remove", "openai")
+    run("remove", "openai")
+    told = CliRunner().invoke(main, ["audit", "export"]).stdout
+    entries = [json.loads(line) for line in told.splitlines()]
+    assert [(one["act"], one["subject"], one["outcome"], one["begun"]) for one in entries] == [
+        ("secrets set", "openai", "begun", None),
+        ("secrets set", "openai", "done", 1),
+        ("secrets rotate", "", "begun", None),
+        ("secrets rotate", "", "done", 3),
+        ("secrets remove", "openai", "begun", None),
+        ("secrets remove", "openai", "done", 5),
+        ("secrets remove", "openai", "begun", None),
+        ("secrets remove", "openai", "failed", 7),
+    ]
+    assert {one["actor"] for one in entries} == {f"command:{getpass.getuser()}"}
+    assert VALUE not in told
+    assert CliRunner().invoke(main, ["audit", "verify"]).exit_code == 0
+
+
+@pytest.mark.parametrize("arguments", [("set", "openai"), ("remove", "openai"), ("rotate",)], ids=str)
+def test_s68_what_cannot_be_written_down_is_not_done(
+    arguments: tuple[str, ...], data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("set", "openai", value=VALUE)
+    keys = {name: (data / name).read_bytes() for name in ("master.key",)}
+
+    async def away(_self: SqliteAudit, _act: object) -> None:
+        raise StoreAway("the disk is full")
+
+    monkeypatch.setattr(SqliteAudit, "append", away)
+    refused = run(*arguments, value="sk-another-value-42")
+    assert (refused.exit_code, refused.stderr) == (1, "penstock: the disk is full\n")
+    assert {name: (data / name).read_bytes() for name in keys} == keys
+    assert sealed.as_now(Settings(data=data)).values == {"openai": VALUE}

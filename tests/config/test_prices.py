@@ -19,7 +19,7 @@ from proxy.core.cost import cost
 from proxy.core.routing import RoutingTable
 from proxy.core.tariff import DAY_S, FREE, Period, Tariff, Tier, Unpriced, rates
 from proxy.providers.rows import CATALOGUE
-from proxy.terms import PriceSource, ProviderId, Usage
+from proxy.terms import AccountId, PriceSource, ProviderId, Usage
 
 WANTED = sorted(set(LISTED_AT.values()))
 LISTS = price_lists(WANTED)
@@ -251,6 +251,13 @@ def test_the_lists_of_the_active_providers_are_looked_up() -> None:
     assert source(made, "groq", "openai/gpt-oss-120b") is PriceSource.LISTED
     assert source(made, "moved", "gpt-4o") is PriceSource.UNKNOWN
     assert source(made, "anthropic", "claude-sonnet-4-5") is PriceSource.UNKNOWN
+
+
+def test_the_baseline_has_a_price_although_nobody_may_ask_it() -> None:
+    made = with_price_list(table("{baseline: openai/gpt-4o, accounts: {acme: {providers: {groq: {}}}}}"))
+    assert made.providers[ProviderId("openai")].inactive is not None
+    assert source(made, "openai", "gpt-4o") is PriceSource.LISTED
+    assert source(made.of(AccountId("acme")), "openai", "gpt-4o") is PriceSource.LISTED
 
 
 def test_lists_may_be_looked_up_for_others() -> None:

@@ -1,5 +1,6 @@
 """A book's state machine: rows of whole lives, and what holds for every order of events, beside a slow reference."""
 
+from dataclasses import replace
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -242,6 +243,10 @@ def test_a_refusal_names_all_that_a_person_asks_next() -> None:
         "account acme has spent 0.00000009 of 0.0000001 USD of its daily budget, 0.000000005 USD are held for requests that"
         " still run, and this request may cost up to 0.000000007 USD. The budget begins anew at 2027-01-16T00:00:00Z."
     )
+    assert refusal(replace(told, asked_nanousd=NanoUsd(101))).endswith(
+        "this request may cost up to 0.000000101 USD. That is more than the whole budget: lower the output cap, shorten the "
+        "prompt or ask a cheaper route."
+    ), "tomorrow it would not fit either"
 
 
 @pytest.mark.parametrize(

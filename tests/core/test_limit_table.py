@@ -12,7 +12,8 @@ from proxy.terms import AccountId, ProviderId, VirtualKeyId
 
 ACME = AccountId("acme")
 TOP = Limits(rps=10, burst=50, tpm=200, concurrency=32)
-TABLE = LimitTable(TOP, {ACME: Limits(rps=5, tpm=100)}, {ProviderId("openai"): Limits(concurrency=3)})
+OPENAI, GPU = ProviderId("openai"), ProviderId("gpu")
+TABLE = LimitTable(TOP, {ACME: Limits(rps=5, tpm=100)}, {(None, OPENAI): Limits(concurrency=3)})
 
 
 def key(account: AccountId = ACME, limits: Limits | None = None, name: str = "k") -> Principal:
@@ -96,3 +97,12 @@ def test_what_is_sent_to_a_provider() -> None:
 )
 def test_times_as_openai_writes_them(ms: int, expected: str) -> None:
     assert limit_words.spelled(ms) == expected
+
+
+def test_a_provider_that_two_accounts_have_each_for_itself_is_two() -> None:
+    other = AccountId("globex")
+    table = LimitTable(providers={(None, OPENAI): Limits(concurrency=3), (ACME, GPU): Limits(rps=1)})
+    shared, own = table.sent_to(OPENAI, None), table.sent_to(GPU, ACME)
+    assert (shared and shared.subject, own and own.subject) == ("provider:openai", "provider:acme:gpu")
+    assert table.sent_to(GPU, other) is None
+    assert table.sent_to(OPENAI, ACME) == shared, "a credential of its own is no way around what all share"

@@ -1,5 +1,6 @@
 """Who may ask, through the gateway: keys, roles' headers, and accounts that have routes and credentials of their own."""
 
+import asyncio
 import time
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from proxy.config.resolve import parse
 from proxy.server.cannot_serve import CannotServe
 from proxy.server.serve import Options, Service
 from proxy.server.settings import Settings
+from proxy.stores.sqlite.keys import SqliteKeys
 from tests.conftest import Start
 from tests.edge.recorder import Recorder, answer
 from tests.gateway import CHAT, Answer, Connection, Gateway, RecordingLog, get, send
@@ -160,3 +162,26 @@ async def test_a_warm_up_is_an_accounts(start: Start, upstream: Recorder) -> Non
     assert (row.account, row.provider, row.cache) == ("acme", "private", "miss")
     refusal = await send(gateway.port, "/admin/cache/warm", orjson.dumps(asked | {"account": "a/b"}), shown)
     assert (refusal.status, refusal.error["param"]) == (400, "account")
+
+
+async def test_health_says_how_old_what_is_known_of_the_keys_is(start: Start, upstream: Recorder) -> None:
+    gateway = await opened(start, upstream)
+    ring = gateway.runtime.keys
+    assert ring is not None
+    assert isinstance(ring.store, SqliteKeys)
+    path = ring.store._thread._opened._path
+
+    async def until(state: str) -> float:
+        async with asyncio.timeout(5):
+            while (told := (await get(gateway.port, "/health")).json()["keys"])["state"] != state:
+                await asyncio.sleep(0.05)
+        return float(told["age_s"])
+
+    assert await until("ok") < 2
+    path.rename(path.with_name("elsewhere"))
+    await until("away")
+    ring.stale_s = 0.0
+    assert await until("refusing") > 0
+    ring.stale_s = 3600.0
+    path.with_name("elsewhere").rename(path)
+    await until("ok")

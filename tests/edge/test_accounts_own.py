@@ -156,3 +156,28 @@ async def test_a_key_without_money_costs_its_accounts_other_keys_nothing(
     assert [one.status for one in followers[:2]] == [200, 200]
     assert followers[2].status in (200, 402), "who has no money may have what another one pays for"
     assert len(upstream.received) == 1
+
+
+async def test_two_accounts_providers_of_one_name_share_no_limits(start: Start, upstream: Recorder) -> None:
+    config = """
+access: {{mode: keys}}
+accounts:
+  acme:
+    providers: {{gpu: {{like: vllm, base_url: "{url}", limits: {{rps: 0.01, burst: 1}}}}}}
+    routes: {{own: {{tiers: [gpu/m]}}}}
+  bravo:
+    providers: {{gpu: {{like: vllm, base_url: "{url}", limits: {{rps: 0.01, burst: 2}}}}}}
+    routes: {{own: {{tiers: [gpu/m]}}}}
+  charlie:
+    providers: {{gpu: {{like: vllm, base_url: "{url}"}}}}
+    routes: {{own: {{tiers: [gpu/m]}}}}
+"""
+    gateway = await opened(start, upstream, config)
+    for account, statuses in (("acme", [200, 429, 429]), ("bravo", [200, 200, 429]), ("charlie", [200, 200, 200])):
+        key = await new_key(gateway, account=account)
+        assert [(await ask(gateway, key, "own")).status for _ in range(3)] == statuses, account
+    viewer = await new_key(gateway, account="acme", role="viewer")
+    for shown, expected in ((viewer, ["acme"]), (ADMIN, ["acme", "bravo"])):
+        told = (await ask_admin(gateway.port, "/admin/limits", {"x-api-key": shown})).json()["limits"]
+        providers = {one["subject"]: one["account"] for one in told if one["subject"].startswith("provider:")}
+        assert providers == {f"provider:{owner}:gpu": owner for owner in expected}

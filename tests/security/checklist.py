@@ -225,5 +225,7 @@ CHECKLIST: Final[dict[str, tuple[str, ...]]] = {
         "core/test_audit.py::*",
         "edge/test_admin_audit.py::*",
         "cli/test_audit_command.py::test_s68_verify_tells_what_was_tampered_with",
+        "cli/test_secrets_command.py::test_s68_what_a_command_does_to_the_secrets_is_in_the_audit_log",
+        "cli/test_secrets_command.py::test_s68_what_cannot_be_written_down_is_not_done",
     ),
 }

@@ -4,7 +4,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,10 +16,12 @@ ENVIRONMENT = {"PATH": os.environ["PATH"], "PENSTOCK_ADMIN_KEY": ADMIN_KEY, "PEN
 
 
 @contextmanager
-def serving(*arguments: str, environ: dict[str, str] | None = None) -> Iterator[tuple[subprocess.Popen[str], int, str]]:
+def serving(
+    *arguments: str, environ: dict[str, str] | None = None, program: Sequence[str] = PENSTOCK
+) -> Iterator[tuple[subprocess.Popen[str], int, str]]:
     """The process, its port, and what it printed up to its address."""
     process = subprocess.Popen(
-        [*PENSTOCK, "serve", "--port", "0", "--grace", "0s", *arguments],
+        [*program, "serve", "--port", "0", "--grace", "0s", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

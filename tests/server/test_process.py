@@ -3,6 +3,7 @@
 import signal
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -178,3 +179,26 @@ async def test_first_answer_within_a_second(tmp_path: Path) -> None:
             assert (await get(port, "/v1/models")).status == 200
             took.append(time.monotonic() - began)
     assert min(took) < 1.0
+
+
+@pytest.mark.parametrize("more", [(), ("--admin-port", "ANY")], ids=["one-port", "two-ports"])
+async def test_the_printed_line_makes_a_key_of_this_server(more: tuple[str, ...], tmp_path: Path) -> None:
+    """Another port than the usual one, and a command that is on no PATH: the line works as it is printed."""
+    data = {"PENSTOCK_DATA": str(tmp_path / "data"), "PATH": "/usr/bin:/bin"}
+    config = config_file(tmp_path, "access: {mode: keys}\nroutes: {}")
+    arguments = [str(closed_port()) if one == "ANY" else one for one in more]
+    program = [str(Path(sys.executable).with_name("penstock"))]
+    with serving(*arguments, "--config", config, environ=data, program=program) as (process, port, _):
+        assert process.stdout is not None
+        line = next(line for line in process.stdout if "keys create" in line).strip()
+        ran = subprocess.run(
+            ["bash", "-c", f"{line} && echo $OPENAI_API_KEY"],
+            env={**ENVIRONMENT, **data},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert ran.stdout.startswith("psk-"), (line, ran.stderr)
+        shown = {"authorization": f"Bearer {ran.stdout.strip()}"}
+        answer = await send(port, CHAT, b'{"model": "demo", "messages": []}', shown)
+        assert (answer.status, answer.headers["x-penstock-provider"]) == (200, "demo")

@@ -51,16 +51,17 @@ async def reset(ask: Ask) -> dict[str, Any]:
 
 
 def _claims(table: LimitTable, account: AccountId | None) -> dict[LimitClaim, str | None]:
-    """Each with the account that it belongs to; None: to all."""
+    """Each with the account that it belongs to; None: to all. An account's own provider is `provider:acme:gpu`."""
     found: dict[LimitClaim, str | None] = {}
     for claim in table.configured():
         kind, _, name = claim.subject.partition(":")
-        found[claim] = name if kind == "account" else None
-    for (owner, virtual_key), (_, claims) in table.known.items():
-        own = (
-            {account_limits(owner)} if virtual_key is None else {account_limits(owner), virtual_key_limits(virtual_key)}
-        )
-        found |= {claim: owner for claim in claims if claim.subject in own}
+        owner, own, _ = name.partition(":")
+        found[claim] = name if kind == "account" else owner if own else None
+    for (caller, virtual_key), (_, claims) in table.known.items():
+        its = {account_limits(caller)}
+        if virtual_key is not None:
+            its.add(virtual_key_limits(virtual_key))
+        found |= {claim: caller for claim in claims if claim.subject in its}
     # Where somebody without a virtual key has asked, the account is there with what it has from the top as well.
     latest = {claim.subject: claim for claim in found}
     kept = {claim: found[claim] for claim in latest.values()}

@@ -36,6 +36,7 @@ def writer(path: Path, part: str, migrations: Sequence[Migration], busy_s: float
     Concurrency: used by one thread at a time, whichever. ``isolation_level`` None: transactions are begun here, by name.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    refuse_misplaced(path)
     _make(path)
     connection = sqlite3.connect(path, timeout=busy_s, isolation_level=None, check_same_thread=False)
     try:
@@ -66,6 +67,7 @@ def reader(
 
     Raises what SQLite raises, and `StoreUnusable` for any other schema than ours.
     """
+    refuse_misplaced(path)
     if not path.is_file():
         raise StoreUnusable(f"{path}: there is no {what} yet. `penstock serve` makes it; PENSTOCK_DATA says where.")
     uri = f"{path.absolute().as_uri()}?mode=ro"
@@ -90,6 +92,21 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+def refuse_misplaced(path: Path) -> None:
+    """A folder is no store; and a file that is missing from beside its log is not to be made anew.
+
+    SQLite removes a log that it finds beside an empty file, and what it holds is lost to the file that is missing.
+    """
+    if path.is_dir():
+        raise StoreUnusable(f"{path} is a folder, and must be a file. Move it away, or set PENSTOCK_DATA.")
+    log = path.with_name(f"{path.name}-wal")
+    if log.exists() and not path.exists():
+        raise StoreUnusable(
+            f"{path} is missing, and {log.name} beside it holds what was last written there. Put the file back; to begin "
+            f"with an empty one, move {log.name} away."
+        )
 
 
 def _make(path: Path) -> None:

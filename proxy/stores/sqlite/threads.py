@@ -1,6 +1,6 @@
 """The threads that a file's connections are used in: the loop waits for no disk, and for no other process's lock.
 
-A connection that has failed is given up, and with it whatever was half done; the next call opens another one.
+A connection that has failed is given up, and with it whatever was half done; the next call opens another one (`opened`).
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from proxy.ports import StoreUnusable
-from proxy.stores.sqlite.connection import mapped
+from proxy.stores.sqlite.opened import Opened
 
 _Result = TypeVar("_Result")
 _Connect = Callable[[], sqlite3.Connection]
@@ -21,42 +21,25 @@ class OneThread:
     """One connection, made when it is first needed. Concurrency: one work after the other, as they come."""
 
     def __init__(self, path: Path, name: str, connect: _Connect) -> None:
-        self._path = path
-        self._connect = connect
-        self._connection: sqlite3.Connection | None = None  # the thread's
+        self._opened = Opened(path, connect)  # the thread's
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
         self._closed = False
 
     @property
     def is_connected(self) -> bool:
-        return self._connection is not None
+        return self._opened.is_open
 
     async def run(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
         """Raises `StoreAway`, `StoreUnusable`."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._done, work)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._opened.run, work)
 
     async def close(self) -> None:
         """Waits for what is being done."""
         if self._closed:
             return
         self._closed = True
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._disconnect)
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._opened.close)
         self._thread.shutdown(wait=False)
-
-    def _done(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
-        with mapped(self._path):
-            if self._connection is None:
-                self._connection = self._connect()
-            try:
-                return work(self._connection)
-            except sqlite3.Error:
-                self._disconnect()
-                raise
-
-    def _disconnect(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
 
 
 class TwoThreads:
