@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import psutil
 
 USER = "penstock"
 START_S = 60.0
@@ -83,7 +84,23 @@ class Postgres:
             self._process.wait(30)
             self._process = None
 
+    def pause(self) -> None:
+        """Hung, with all its processes: connections are accepted by the kernel and stay open, nothing is answered."""
+        for process in self._processes():
+            process.suspend()
+
+    def resume(self) -> None:
+        for process in self._processes():
+            process.resume()
+
+    def _processes(self) -> list[psutil.Process]:
+        assert self._process is not None
+        postmaster = psutil.Process(self._process.pid)
+        return [postmaster, *postmaster.children(recursive=True)]
+
     def remove(self) -> None:
+        if self._process is not None:
+            self.resume()
         self.stop(signal.SIGQUIT)
         shutil.rmtree(self.folder, ignore_errors=True)
 

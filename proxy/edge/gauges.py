@@ -5,9 +5,20 @@ from typing import Final
 
 from proxy.core.breaker import State, credential_subject, target_subject
 from proxy.core.routing import RoutingTable, configured
+from proxy.core.store_mode import TABLE, Function, Mode
 from proxy.edge.health import Outlook
 from proxy.phases.runtime import Runtime
-from proxy.telemetry.metrics import BREAKER_OPEN, BUDGET_LEFT, OTHER, OUTBOX_ROWS, RUNNING, STORE_UP, Labels, Snapshot
+from proxy.telemetry.metrics import (
+    BREAKER_OPEN,
+    BUDGET_LEFT,
+    OTHER,
+    OUTBOX_ROWS,
+    RUNNING,
+    STORE_MODE,
+    STORE_UP,
+    Labels,
+    Snapshot,
+)
 
 BOOKS_MAX: Final = 1000  # budgets that are told of; whoever has more asks /admin/budgets
 
@@ -19,15 +30,21 @@ async def gauges(runtime: Runtime, outlook: Outlook, running: int) -> Snapshot:
     now = runtime.wall()
     lefts = await runtime.budgets.left(runtime.table.budgets.payers(), now, BOOKS_MAX)
     stores: _Series = {(name,): (float(state.up),) for name, state in outlook.stores().items()}
+    modes = {function: one.mode for function, one in outlook.modes().items()}
     taken: Snapshot = {
         BREAKER_OPEN.name: _breakers(runtime, now),
         BUDGET_LEFT.name: {(subject, period): (left / 1e9,) for subject, period, left in lefts},
         STORE_UP.name: stores,
+        STORE_MODE.name: {
+            (function.value, one.value): (float(one is mode),)
+            for function, mode in modes.items()
+            for one in TABLE[function].modes
+        },
         RUNNING.name: {(): (float(running),)},
     }
     if outlook.books is not None:
         books = outlook.books()
-        stores["ledger",] = (float(books.away_s is None),)
+        stores["ledger",] = (float(books.away_s is None and modes.get(Function.LEDGER) is not Mode.SPOOL),)
         taken[OUTBOX_ROWS.name] = {(): (float(books.waiting_rows),)}
     return taken
 

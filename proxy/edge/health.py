@@ -8,6 +8,7 @@ import orjson
 
 from proxy.core.breaker import State, Subject, credential_subject, target_subject
 from proxy.core.routing import Provider, RoutingTable, Target
+from proxy.core.store_mode import TABLE, Function, Standing
 from proxy.phases.breakers import View
 from proxy.phases.probe import Check
 from proxy.phases.runtime import Runtime
@@ -22,6 +23,7 @@ class Outlook:
     checks: Mapping[ProviderId, Check] = field(default_factory=dict)
     stores: Callable[[], Mapping[str, StoreState]] = dict
     books: Callable[[], BooksState] | None = None
+    modes: Callable[[], Mapping[Function, Standing]] = dict
 
 
 def health_body(runtime: Runtime, outlook: Outlook, *, strict: bool) -> tuple[int, bytes]:
@@ -38,8 +40,19 @@ def health_body(runtime: Runtime, outlook: Outlook, *, strict: bool) -> tuple[in
     status = _status(runtime.table, providers, views)
     ok = status == "ok" or (status == "degraded" and not strict)
     stores = {name: {"state": "up" if store.up else "away"} for name, store in outlook.stores().items()}
-    told = {"status": status, "providers": providers, "stores": stores, **_money(runtime, outlook), **_keys(runtime)}
+    functions = {function.value: _function(function, one) for function, one in outlook.modes().items()}
+    told = {"status": status, "providers": providers, "stores": stores, "functions": functions}
+    told |= {**_money(runtime, outlook), **_keys(runtime)}
     return 200 if ok else 503, orjson.dumps(told)
+
+
+def _function(function: Function, standing: Standing) -> dict[str, Any]:
+    """``meaning``: what is met with meanwhile; None while nothing is wrong."""
+    since = None if standing.since is None else round(standing.since, 3)
+    row = TABLE[function]
+    meaning = None if standing.why is None else row.worst if standing.mode is row.at_worst else row.meaning
+    mode = standing.mode.value
+    return {"mode": mode, "store": standing.where, "since": since, "why": standing.why, "meaning": meaning}
 
 
 def _money(runtime: Runtime, outlook: Outlook) -> dict[str, Any]:

@@ -345,6 +345,7 @@ class Budgets:
         pairs = list(zip(found.claims, found.limits, strict=True))[:most]
         try:
             standings = await self._store.look([claim.book for claim, _ in pairs])
+            self._keeper.heard(standings)
         except StoreAway as why:
             self._keeper.store_away(why)
             heard = {claim.book: self._books.get(claim.book) for claim, _ in pairs}

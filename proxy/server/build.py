@@ -16,6 +16,7 @@ from proxy import __version__
 from proxy.core.budget_words import BudgetAlert
 from proxy.core.event import EventKind
 from proxy.core.routing import RoutingTable
+from proxy.core.store_mode import Function
 from proxy.core.virtual_key import Peppers
 from proxy.phases.breakers import Breakers
 from proxy.phases.budgets import Budgets
@@ -46,6 +47,7 @@ from proxy.server.redis_news import RedisNews
 from proxy.server.retention import retain
 from proxy.server.settings import Settings
 from proxy.server.spending import LedgerSpend
+from proxy.server.store_modes import Sources, StoreModes
 from proxy.stores.memory.breakers import MemoryBreakers
 from proxy.stores.memory.budgets import MemoryBudgets
 from proxy.stores.memory.cache import MemoryCache
@@ -155,6 +157,19 @@ class Stores:
         )
         self.limits = Limiter(_limit_store(self.redis), log=log, worker=worker)
         self.cache = _cache_store(self.redis)
+        redis = self.redis
+        self._payers = table.budgets.payers()
+        sources = Sources(
+            None if redis is None else lambda: redis.state,
+            "sqlite" if settings.database_url is None else "postgres",
+            self.budgets,
+            self.limits,
+            self.keys,
+            self.outbox.state,
+            budgets_close=lambda: any(payer.closed_when_away for payer in self._payers),
+        )
+        asked = {Function.LEDGER: self.ledger.newest_seq, Function.AUDIT: self.audit.head}
+        self.modes = StoreModes(sources, asked, log, time.time)
         self._keep_days = table.ledger_keep_days
         self._started = False
         self._log = log
@@ -177,11 +192,13 @@ class Stores:
         self.alerts.start()
         self.budgets.start()
         self.limits.start()
+        self.modes.start()
         self._started = True
         self._retain()
 
     def follow(self, table: RoutingTable) -> None:
         """Do as another table says, from now on."""
+        self._payers = table.budgets.payers()
         self.breakers.policy = table.breaker
         self.alerts.follow(table.alerts)
         if self.keys is not None:
@@ -209,6 +226,7 @@ class Stores:
 
     async def close(self) -> None:
         """What is settled is delivered, as far as the stores are there; the rest waits in the journal."""
+        await self.modes.close()
         if self._retaining is not None:
             self._retaining.cancel()
             await asyncio.gather(self._retaining, return_exceptions=True)

@@ -175,7 +175,7 @@ class Service:
         )
         moved_to = self.options.admin_port
         probe = self._probe(upstream)
-        outlook = Outlook({} if probe is None else probe.checks, stores.states, stores.outbox.state)
+        outlook = Outlook({} if probe is None else probe.checks, stores.states, stores.outbox.state, stores.modes.look)
         surface = self._surface = Surface(runtime, admin if moved_to is None else None, outlook, self.intake)
         runtime.exposition = self.page = MetricsPage(self._counted_by_all)
         self._outlook = outlook

@@ -166,6 +166,14 @@ STORE_UP: Final = _gauge(
     "store",
     joined=Joined.MIN,
 )
+STORE_MODE: Final = _gauge(
+    "penstock_store_mode",
+    "1 for the way in which a function that leans on a store works now, 0 for its others. mode: shared (its store answers), "
+    "local, copy, spool, miss, closed.",
+    "function",
+    "mode",
+    joined=Joined.MAX,
+)
 OUTBOX_ROWS: Final = _gauge("penstock_outbox_rows", "Rows on this machine's disk that the ledger does not have yet.")
 RUNNING: Final = _gauge("penstock_exchanges_running", "Requests that are under way.")
 RELOAD_FAILED: Final = _gauge(
@@ -193,6 +201,7 @@ METRICS: Final = (
     BREAKER_OPEN,
     BUDGET_LEFT,
     STORE_UP,
+    STORE_MODE,
     OUTBOX_ROWS,
     RUNNING,
     RELOAD_FAILED,

@@ -40,6 +40,7 @@ GAUGES: Final = {
     "penstock_breaker_open": {"subject"},
     "penstock_budget_left_usd": {"subject", "period"},
     "penstock_store_up": {"store"},
+    "penstock_store_mode": {"function", "mode"},
     "penstock_outbox_rows": set[str](),
     "penstock_exchanges_running": set[str](),
     "penstock_config_reload_failed": set[str](),

@@ -76,6 +76,9 @@ class Database:
                 except asyncpg.InternalClientError:
                     connection.terminate()  # it was cut while it was idle, and the driver has lost its place in it
                     raise
+        except asyncpg.UndefinedTableError as error:
+            self._forget()
+            raise StoreAway(f"{self.name}: {error}") from error
         except _REFUSED as error:
             raise StoreUnusable(f"{self.name}: {error}. Set DATABASE_URL to a database of ours.") from error
         except _AWAY as error:
@@ -88,6 +91,12 @@ class Database:
         try:
             await asyncio.wait_for(pool.close(), CLOSE_S)
         except (TimeoutError, asyncpg.InterfaceError):
+            pool.terminate()
+
+    def _forget(self) -> None:
+        """The database was emptied: whoever asks next connects anew, and brings the schema up to date."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
             pool.terminate()
 
     async def _open(self) -> "asyncpg.Pool[asyncpg.Record]":
