@@ -1,6 +1,7 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 
@@ -10,9 +11,12 @@ import uvloop
 from proxy.server import build
 from proxy.server.outbox import Outbox
 from proxy.simulator.server import Simulator
-from tests.gateway import Gateway, start_gateway
+from tests.aftermath import pytest_runtest_makereport, pytest_runtest_teardown
+from tests.gateway import Connection, Gateway, start_gateway
 from tests.postgres import Postgres
 from tests.valkey import Valkey, ValkeyCluster, clustered, serving
+
+__all__ = ["pytest_runtest_makereport", "pytest_runtest_teardown"]  # hooks of every test
 
 Start = Callable[..., Awaitable[Gateway]]
 
@@ -88,16 +92,15 @@ async def upstream_url(upstream: Simulator) -> str:
 @pytest.fixture
 async def start() -> AsyncIterator[Start]:
     """Starts gateways from a configuration text, and stops them after the test."""
-    running: list[Gateway] = []
 
     async def started(config: str, **options: object) -> Gateway:
         gateway = await start_gateway(config, **options)  # type: ignore[arg-type] # handed through as they are
-        running.append(gateway)
+        running.push_async_callback(gateway.stop)
         return gateway
 
-    yield started
-    for gateway in running:
-        await gateway.stop()
+    async with AsyncExitStack() as running:
+        yield started
+        Connection.close_all()
     for _ in range(5):
         await asyncio.sleep(0)  # what was just closed gives its sockets back in the loop's next turns
 

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
+from weakref import WeakSet
 
 import orjson
 
@@ -196,9 +197,19 @@ class Answer:
 class Connection:
     """One client connection. Sends what it is told to, byte for byte."""
 
+    _made: ClassVar["WeakSet[Connection]"] = WeakSet()
+
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader, self.writer = reader, writer
         self._buffer = bytearray()
+        self._made.add(self)
+
+    @classmethod
+    def close_all(cls) -> None:
+        """What a test did not close, because it failed in the middle."""
+        for connection in tuple(cls._made):
+            connection.writer.close()
+        cls._made.clear()
 
     @classmethod
     async def open(cls, port: int) -> "Connection":

@@ -29,6 +29,7 @@ from proxy.ports import NOTHING_STORED, BreakerStore, Change, EventSink, Exchang
 SUBJECTS_MAX: Final = 2048
 DROPPED: Final = SUBJECTS_MAX // 8  # at once, so that a flood of new names is not sorted for each
 LEASE_ASKED_S: Final = 0.02  # PRODUCT: the deadline of a store call
+LEASE_TURNS: Final = 4  # in which it is waited for: a busy loop's own pause, however long, is one of them
 OTHERS_PROBE_S: Final = (
     0.25  # so long it is believed that somebody else's probe is under way, before the store is asked again
 )
@@ -146,7 +147,7 @@ class Breakers:
         """Get the lease for a probe: the admission to go with, or why not.
 
         Whoever goes must report, once, whatever becomes of the exchange: Event.IGNORED where it was not sent at all.
-        Takes at most `LEASE_ASKED_S`. Cancelling it leaves no lease behind.
+        Takes at most `LEASE_ASKED_S`, and what this loop is busy with other work. Cancelling it leaves no lease behind.
         """
         decision = self.admit(subject, now)
         if isinstance(decision, Rejection) or not decision.probe:
@@ -158,7 +159,10 @@ class Breakers:
         self._asking.add(asking)
         asking.add_done_callback(self._asking.discard)
         try:
-            await asyncio.wait({asking}, timeout=LEASE_ASKED_S)
+            for _ in range(LEASE_TURNS):
+                done, _ = await asyncio.wait({asking}, timeout=LEASE_ASKED_S / LEASE_TURNS)
+                if done:
+                    break
         except asyncio.CancelledError:
             # Not before it has been answered, or the answer would come to a lease that nobody gives back.
             asking.add_done_callback(lambda _: self._give_back(subject, owner))

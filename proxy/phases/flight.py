@@ -8,6 +8,7 @@ keeps the answer if it is whole. Across instances the leader holds a lease in th
 
 import asyncio
 import re
+from collections.abc import Coroutine
 from typing import Final
 
 import orjson
@@ -31,6 +32,7 @@ from proxy.terms import CacheKey, Commitment, Generation, RouteName
 
 LEASE_S: Final = 10.0
 RENEW_S: Final = 3.0
+AGAIN_S: Final = 0.2  # between two tries to give a lease back
 _TOOLS: Final = re.compile(
     rb'"(?:tool_calls|function_call)"\s*:\s*[\[{]\s*["{]|"type"\s*:\s*"(?:[a-z_]*tool_use|[a-z_]+_call)"'
 )
@@ -71,9 +73,7 @@ class Flight:
 
     def start(self, runtime: Runtime, plan: Plan) -> None:
         self.leader.is_recorded = True
-        self.task = task = asyncio.create_task(_fly(self, runtime, plan))
-        runtime.flying.add(task)
-        task.add_done_callback(lambda done: _landed(self, runtime, done))
+        self.task = _aloft(runtime, self.leader, _fly(self, runtime, plan))
 
     def leave(self) -> None:
         """One reader less. With the last one the call is given up, but where its answer is read to its end anyhow."""
@@ -137,16 +137,43 @@ async def _keep(flight: Flight, runtime: Runtime) -> None:
     try:
         if answer is not None:
             await runtime.cache.put(flight.cache_key, answer)
-        await runtime.cache.release(flight.cache_key, flight.leader.booked_as)
     except StoreAway as away:
         runtime.log.event("cache: an answer could not be kept", error=str(away))
+    await _released(flight.leader, runtime, flight.cache_key)
 
 
-def _landed(flight: Flight, runtime: Runtime, task: asyncio.Task[None]) -> None:
+def let_go(x: Exchange, runtime: Runtime, cache_key: CacheKey) -> None:
+    """Give a lease back that `x` may have taken before it was cancelled."""
+    _aloft(runtime, x, _released(x, runtime, cache_key))
+
+
+async def _released(x: Exchange, runtime: Runtime, cache_key: CacheKey) -> None:
+    """Until the store has heard it: whoever asks the same would wait for nobody as long as the lease has time."""
+    until = runtime.now() + LEASE_S
+    while True:
+        try:
+            await runtime.cache.release(cache_key, x.booked_as)
+        except StoreAway as away:
+            if runtime.now() >= until:
+                runtime.log.event("cache: a lease could not be given back", error=str(away))
+                return
+        else:
+            return
+        await asyncio.sleep(AGAIN_S)
+
+
+def _aloft(runtime: Runtime, x: Exchange, doing: Coroutine[None, None, None]) -> "asyncio.Task[None]":
+    task = asyncio.create_task(doing)
+    runtime.flying.add(task)
+    task.add_done_callback(lambda done: _landed(x, runtime, done))
+    return task
+
+
+def _landed(x: Exchange, runtime: Runtime, task: asyncio.Task[None]) -> None:
     runtime.flying.discard(task)
     error = None if task.cancelled() else task.exception()
     if error is not None:
-        runtime.log.bug(flight.leader.id, error)
+        runtime.log.bug(x.id, error)
 
 
 async def landed(runtime: Runtime, within_s: float) -> None:

@@ -19,7 +19,7 @@ from proxy.core.ledger import CacheState
 from proxy.core.routing import Plan
 from proxy.phases.call import WITH_PARAMS
 from proxy.phases.exchange import Exchange
-from proxy.phases.flight import LEASE_S, Flight
+from proxy.phases.flight import LEASE_S, Flight, let_go
 from proxy.phases.giving import out_of_time
 from proxy.phases.read import read_recording
 from proxy.phases.replay import Replay
@@ -154,6 +154,7 @@ class Recall:
                     break
         except BaseException:
             _give_up(runtime, flight)
+            let_go(x, runtime, self.cache_key)  # it may have been asked for, and the reply not have come yet
             raise
         return False
 

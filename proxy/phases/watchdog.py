@@ -6,8 +6,9 @@ cancels the exchange's task once; the phase that was waiting asks `claim` whethe
 leaves cancels the same task: both may happen, and then the client's leaving wins, as with `asyncio.timeout`.
 
 A bound is noticed at most one tick late: 0.1 s, and longer with thousands of exchanges, to bound what ticking costs. A tick
-that is late itself says that this process was busy, not that others were slow: what came meanwhile is still unread. So it
-judges nobody before the loop has had the turns to read it.
+that is late itself says that this process was busy, not that others were slow. So it judges nobody before the loop has had
+the turns to read what came meanwhile, and everybody is given the time that was lost: who sends in pieces, or waits for us to
+take them, could not go on either. The time of the whole is what the client was promised, and stays.
 """
 
 import asyncio
@@ -58,8 +59,14 @@ class Ticker:
         loop.call_at(self._due_at, self._tick)
 
     def _tick(self) -> None:
-        late = asyncio.get_running_loop().time() - self._due_at > LATE_S
-        self._look_after(LATE_TURNS if late else 0)
+        late_s = asyncio.get_running_loop().time() - self._due_at
+        if late_s <= LATE_S:
+            self._look_after(0)
+            return
+        now = self._now()
+        for watchdog in self._watchdogs:
+            watchdog.forgive(late_s, now)
+        self._look_after(LATE_TURNS)
 
     def _look_after(self, turns: int) -> None:
         if turns:
@@ -124,6 +131,15 @@ class Watchdog:
         self._cancelled = self.relaying = False
         self.limit_at = self.total_at = float("inf")
         return self.expired if self._task is not None and self._task.uncancel() == 0 else None
+
+    def forgive(self, lost_s: float, now: float) -> None:
+        """Leave out a time in which this process did nothing for anybody."""
+        if self.limit_kind is not FailureKind.TOTAL_TIMEOUT:
+            self.limit_at += lost_s
+        self.last_byte_at = min(now, self.last_byte_at + lost_s)
+        self.last_event_at = min(now, self.last_event_at + lost_s)
+        if self.writing_since:
+            self.writing_since = min(now, self.writing_since + lost_s)
 
     def look(self, now: float) -> None:
         """Cancel the task if a bound has been passed."""

@@ -12,6 +12,7 @@ import pytest
 from proxy.core.cache_policy import CachePolicy
 from tests.conftest import Start
 from tests.gateway import CHAT, Answer, Connection, Gateway
+from tests.stopwatch import Stopwatch
 
 QUESTIONS = ("blue", "green", "red")
 CLIENTS = 40
@@ -197,7 +198,8 @@ async def test_a_crowd(request: pytest.FixtureRequest, start: Start, store: str,
     assert verdicts
     if not failing:
         assert set(verdicts) == {"whole"}
-    misses = [row for row in rows if row.cost_nanousd]
+    # Who leaves with the call on its way to the provider may have cost something; the provider may never see it.
+    misses = [row for row in rows if row.cost_nanousd and row.outcome != "client_cancelled"]
     assert len(misses) <= len(provider.calls)
     await provider.stop()
 
@@ -223,19 +225,18 @@ routes: {{route: {{tiers: [sim/big-event:8000000]}}}}
     kept = {name: replace(one, cache=CachePolicy(60.0)) for name, one in table.routes.items()}
     gateway.runtime.table = replace(table, routes=kept)
     lazy = [await Connection.open(gateway.port) for _ in range(2)]
-    loop = asyncio.get_running_loop()
     for one in lazy:
         reads(one).pause_reading()  # a stream reader reads ahead, up to its limit
         post(one, "blue", stream=True)
     await asyncio.sleep(0.05)
-    began = loop.time()
+    watch = Stopwatch.patient()
     quick = await Connection.open(gateway.port)
     post(quick, "blue", stream=True)
     answer = await quick.answer()
-    took_s = loop.time() - began
+    took_s = watch.spent_s
     assert (answer.end, len(answer.body) > 8_000_000) == ("whole", True)
     assert took_s < 1.0
-    await asyncio.sleep(max(0.0, 2.0 - took_s))
+    await asyncio.sleep(max(0.0, 2.0 - watch.passed_s))
     for one in lazy:
         reads(one).resume_reading()
     late = [await one.answer() for one in lazy]

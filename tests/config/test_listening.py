@@ -2,13 +2,13 @@
 
 import socket
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from proxy.config.listening import ANSWER_S, WAIT_S, accepting, listening, lists_models, usual_ports
 from proxy.terms import ProviderId
+from tests.stopwatch import Stopwatch
 
 OLLAMA, VLLM = ProviderId("ollama"), ProviderId("vllm")
 
@@ -35,9 +35,9 @@ def test_a_port_that_does_not_answer_costs_a_bounded_wait() -> None:
         with socket.create_connection(full.getsockname()), socket.socket() as waiting:
             waiting.setblocking(False)
             waiting.connect_ex(full.getsockname())  # the backlog is full: a further connection waits
-            began = time.monotonic()
+            watch = Stopwatch.patient()
             accepting({OLLAMA: full.getsockname()[1]})
-            assert time.monotonic() - began < WAIT_S + 0.4
+            assert watch.spent_s < WAIT_S + 0.4
 
 
 def test_this_machine_can_be_asked() -> None:
@@ -81,6 +81,6 @@ def test_only_what_lists_models_is_taken_for_a_model_server(status: int, body: b
 
 def test_a_port_that_accepts_and_says_nothing_is_given_up() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        began = time.monotonic()
+        watch = Stopwatch.patient()
         assert not lists_models(server.getsockname()[1])
-        assert time.monotonic() - began < ANSWER_S + 0.5
+        assert watch.spent_s < ANSWER_S + 0.5

@@ -145,10 +145,15 @@ async def ask(
     *,
     method: str = "GET",
     body: bytes | None = None,
+    endless: bool = False,
 ) -> Answer:
+    """``endless``: it will not end, and its head is all that is asked for."""
     connection = await Connection.open(port)
     connection.writer.write(request(method, path, headers, body))
     try:
+        if endless:
+            await connection.until(b"\r\n\r\n")
+            return await connection.answer(within_s=0)
         return await connection.answer()
     finally:
         await connection.close()

@@ -15,6 +15,7 @@ import trustme
 from proxy.simulator.server import Simulator
 from tests.conftest import Start
 from tests.gateway import Answer, Connection, Gateway, closed_port, get, port_of
+from tests.stopwatch import Stopwatch
 
 TIMEOUTS = "timeouts: {connect: 400ms, first_event: 500ms, idle: 400ms, silent: 800ms, total: 3s}"
 
@@ -131,11 +132,11 @@ async def _nothing_left_open(upstream: Simulator) -> None:
 
 async def test_f001_connection_refused(start: Start) -> None:
     gateway = await start(_config({"gone": f"http://127.0.0.1:{closed_port()}/v1"}))
-    began = time.monotonic()
+    watch = Stopwatch.patient()
     answer = await gateway.ask("route")
     assert (answer.status, answer.error["code"]) == (502, "upstream_unreachable")
     assert answer.headers["x-should-retry"] == "false"
-    assert time.monotonic() - began < 1
+    assert watch.spent_s < 1
     (record,) = await gateway.settled()
     assert record["attempts"] == 3
 
@@ -161,11 +162,12 @@ async def test_f003_a_black_hole_costs_the_connect_timeout(start: Start, upstrea
                 filler.connect(listener.getsockname())
         hole = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
         gateway = await start(_config({"hole": hole, "sim": upstream_url}))
-        began = time.monotonic()
+        watch = Stopwatch.patient()
         answer = await gateway.ask("route")
         assert answer.status == 200
         assert answer.headers["x-penstock-attempts"] == "2"
-        assert 0.35 < time.monotonic() - began < 1.5
+        assert watch.passed_s > 0.35
+        assert watch.spent_s < 1.5
         alone = await gateway.ask("hole/m")
         assert (alone.status, alone.error["code"]) == (504, "upstream_timeout")
         for filler in fillers:
@@ -209,9 +211,9 @@ async def test_f005_a_certificate_that_nobody_vouches_for(start: Start, names: t
 async def test_f006_a_handshake_that_stalls(start: Start, upstream_url: str) -> None:
     async with _tls_listener(None) as (port, _):
         gateway = await start(_config({"tls": f"https://localhost:{port}/v1", "sim": upstream_url}))
-        began = time.monotonic()
+        watch = Stopwatch.patient()
         assert (await gateway.ask("route")).status == 200
-        assert time.monotonic() - began < 1.5
+        assert watch.spent_s < 1.5
         answer = await gateway.ask("tls/m")
         assert (answer.status, answer.error["code"]) == (504, "upstream_timeout")
 
@@ -427,19 +429,20 @@ async def test_f021_one_500_then_200(gateway: Gateway) -> None:
 
 
 async def test_f022_a_long_retry_after_is_told_at_once(gateway: Gateway) -> None:
-    began = time.monotonic()
+    watch = Stopwatch.patient()
     answer = await gateway.ask("sim/503:3600")
     assert answer.status == 503
     assert answer.headers["retry-after"] == "3600"
     assert answer.headers["x-should-retry"] == "false"
-    assert time.monotonic() - began < 1
+    assert watch.spent_s < 1
 
 
 async def test_f026_the_upstream_is_dropped_at_the_timeout(gateway: Gateway, upstream: Simulator) -> None:
-    began = time.monotonic()
+    watch = Stopwatch.patient()
     answer = await gateway.ask("sim/silent", stream=True)
     assert answer.status == 504
-    assert 0.5 < time.monotonic() - began < 1.6
+    assert watch.passed_s > 0.5
+    assert watch.spent_s < 1.6
     async with asyncio.timeout(1):
         while upstream.requests[-1].disconnected_at is None:
             await asyncio.sleep(0.01)
@@ -459,10 +462,10 @@ defaults: {{timeouts: {{connect: 1s, first_event: 500ms, idle: 1s, silent: 1s, t
 routes: {{route: {{tiers: [{tiers}]}}}}
 """
     )
-    began = time.monotonic()
+    watch = Stopwatch.patient()
     answer = await gateway.ask("route", stream=True)
     assert (answer.status, answer.error["code"]) == (504, "upstream_timeout")
-    assert time.monotonic() - began < 1.9
+    assert watch.spent_s < 1.9
     assert int(answer.headers["x-penstock-attempts"]) < 5
 
 
@@ -504,9 +507,9 @@ async def test_health_answers_throughout(gateway: Gateway) -> None:
     await asyncio.sleep(0.1)
     took = []
     for _ in range(9):
-        began = time.monotonic()
+        watch = Stopwatch.patient()
         assert (await get(gateway.port, "/health/live")).status == 200
-        took.append(time.monotonic() - began)
+        took.append(watch.spent_s)
     assert sorted(took)[4] < 0.1
     await asyncio.gather(*asking)
 
@@ -533,9 +536,9 @@ async def test_f030_in_small_an_outage_is_not_made_worse(start: Start, upstream_
     assert {answer.status for answer in answers} == {503}
     assert 5 <= len(upstream.requests) <= 1.2 * 60 + 3
     sent = len(upstream.requests)
-    began = time.monotonic()
+    watch = Stopwatch.patient()
     refused = await gateway.ask("sim/status:503")
-    assert time.monotonic() - began < 0.1
+    assert watch.spent_s < 0.1
     assert (refused.status, refused.error["code"]) == (503, "no_target_available")
     assert 55 < int(refused.headers["retry-after"]) <= 60
     assert len(upstream.requests) == sent

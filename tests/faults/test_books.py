@@ -22,6 +22,7 @@ from tests.gateway import CHAT, Connection, Gateway, closed_port, send
 from tests.money.stage import IN, OUT, PRICE, agree, budget, stores_of
 
 TIMEOUTS = "timeouts: {connect: 400ms, first_event: 400ms, idle: 300ms, silent: 500ms, total: 3s}"
+PATIENT = "timeouts: {connect: 20s, first_event: 20s, idle: 20s, silent: 20s}"
 CAP = 100
 
 pytestmark = pytest.mark.usefixtures("rows_at_once")
@@ -31,16 +32,16 @@ READ = {"upstream_protocol", "upstream_incomplete", "upstream_timeout"}
 READ_SCRIPTS = {"refuse", "hangup", "half-head"}
 
 
-def config(urls: dict[str, str], routes: str) -> str:
+def config(urls: dict[str, str], routes: str, timeouts: str = TIMEOUTS) -> str:
     providers = "\n".join(
         f'  {name}: {{like: vllm, base_url: "{url}", price: {{"*": {PRICE}}}}}' for name, url in urls.items()
     )
-    return f"providers:\n{providers}\ndefaults: {{{TIMEOUTS}}}\nroutes:\n{routes}\n"
+    return f"providers:\n{providers}\ndefaults: {{{timeouts}}}\nroutes:\n{routes}\n"
 
 
-async def started(start: Start, url: str, script: str) -> Gateway:
+async def started(start: Start, url: str, script: str, timeouts: str = TIMEOUTS) -> Gateway:
     routes = f'  alone: {{tiers: ["sim/{script}"]}}\n  pair: {{tiers: ["sim/{script}", other/plain]}}'
-    return await start(config({"sim": url, "other": url}, routes), change=budget())
+    return await start(config({"sim": url, "other": url}, routes, timeouts), change=budget())
 
 
 def check_failed(row: LedgerRow, script: str, status: int, code: str, sends: int) -> None:
@@ -106,7 +107,7 @@ async def test_f052_two_choices_of_which_one_is_cut(start: Start, upstream_url: 
 
 @pytest.mark.parametrize("script", [*WHOLE, "no-done", "after-done-silence"])
 async def test_what_ended_well_costs_what_was_reported(script: str, start: Start, upstream_url: str) -> None:
-    gateway = await started(start, upstream_url, script)
+    gateway = await started(start, upstream_url, script, PATIENT)
     answer = await gateway.ask("alone", stream=True, max_tokens=CAP)
     assert (answer.status, answer.end) == (200, "whole")
     (row,) = await agree(gateway, 1)

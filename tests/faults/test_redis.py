@@ -6,6 +6,7 @@ import gc
 import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Final
@@ -13,6 +14,9 @@ from typing import Final
 import pytest
 
 from proxy.core.breaker import State, Subject, credential_subject, target_subject
+from proxy.phases import breakers
+from proxy.server import build
+from proxy.stores.redis.connection import RedisConnection
 from proxy.terms import ProviderId, TargetName
 from tests.conftest import Start
 from tests.edge.doorway import KEY
@@ -84,11 +88,11 @@ def state(gateway: Gateway, subject: Subject = TARGET) -> State:
 
 async def becomes(what: Callable[[], bool], within_s: float) -> float:
     """How long it took."""
-    began = time.monotonic()
+    watch = Stopwatch.patient()
     while not what():
-        assert time.monotonic() - began <= within_s
+        assert not watch.is_over(within_s)
         await asyncio.sleep(0.002)
-    return time.monotonic() - began
+    return watch.passed_s
 
 
 async def redis_is(gateway: Gateway, word: str) -> None:
@@ -115,22 +119,29 @@ async def test_they_open_and_close_together(start: Start, recorder: Recorder, va
     await asyncio.sleep(0.45)
     assert state(two) is State.HALF_OPEN
     assert (await one.ask("alone")).status == 200
-    again = time.monotonic()
+    again = Stopwatch.patient()
     while (await one.ask("alone")).status != 200:
-        assert time.monotonic() - again <= PROBE_S, "the lease of the first probe is not taken for somebody else's"
+        assert not again.is_over(PROBE_S), "the lease of the first probe is not taken for somebody else's"
         await asyncio.sleep(0.002)
     closed_s = await becomes(lambda: state(two) is State.CLOSED, SHARED_S)
     print(f"open after {opened_s * 1000:.1f} ms, closed after {closed_s * 1000:.1f} ms")
 
 
-async def test_one_probe_of_both(start: Start, recorder: Recorder, valkey: Valkey) -> None:
+async def test_one_probe_of_both(
+    start: Start, recorder: Recorder, valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What happens when the store is too slow is another test's subject.
+    monkeypatch.setattr(build, "_redis", partial(RedisConnection, deadline_s=5.0))
+    monkeypatch.setattr(breakers, "LEASE_ASKED_S", 5.0)
     one, two = await pair(start, recorder, valkey, "400ms")
     await fail(one)
     await becomes(lambda: state(two) is State.OPEN, SHARED_S)
     await asyncio.sleep(0.45)
+    began = time.monotonic()
     answers = await asyncio.gather(*(each.ask("alone") for each in (one, two) for _ in range(20)))
-    assert sorted(got.status for got in answers) == [502] + [503] * 39
-    assert len(recorder.received) == 6
+    probes = len(recorder.received) - 5
+    assert 1 <= probes <= 1 + (time.monotonic() - began) / 0.4, "one, and one more after each cool-down"
+    assert sorted(got.status for got in answers) == [502] * probes + [503] * (40 - probes)
 
 
 async def test_a_refused_credential_is_known_to_both(start: Start, recorder: Recorder, valkey: Valkey) -> None:

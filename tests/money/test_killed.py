@@ -27,7 +27,7 @@ from tests.valkey import Valkey
 
 COST = USED_IN * IN + USED_OUT * OUT
 LEASE_S = 1.0
-START_S = 20.0
+START_S = 60.0
 CLIENTS = 8
 
 
@@ -135,14 +135,17 @@ async def test_f095_killed_at_random_under_load(
     world = World(tmp_path / "routes.yaml", environ)
     rng, load = random.Random(95), Load()
     clients: list[asyncio.Task[None]] = []
-    for _ in range(kills):
+    for number in range(1, kills + 1):
         async with world.serving() as (_, port):
             load.port = port
             clients = clients or [asyncio.create_task(load.client(rng)) for _ in range(CLIENTS)]
             await asyncio.sleep(rng.uniform(0.05, 0.4))
+            async with asyncio.timeout(60):  # at random, but not before there was any load
+                while len(load.answered) <= 10 * number:
+                    await asyncio.sleep(0.01)
     load.over = True
     await asyncio.gather(*clients)
-    assert len(load.answered) > 10 * kills, "there was no load to speak of"
+    assert len(load.answered) > 10 * kills
 
     heir = await start(text, change=budget(), data=tmp_path / "data", database_url=database)
     rows: list[LedgerRow] = []

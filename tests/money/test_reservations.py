@@ -27,6 +27,7 @@ from tests.gateway import CHAT, Answer, Connection, Gateway, send
 from tests.money.held import USED_IN, USED_OUT, Held
 from tests.money.stage import IN, OUT, PRICE, agree, budget, rules, standings, stores_of
 from tests.phases.budget_stage import Shielded
+from tests.stopwatch import Stopwatch
 from tests.valkey import Valkey
 
 WHERE = ["memory", "valkey", "two gateways on one valkey"]
@@ -110,9 +111,9 @@ async def test_a_refusal_is_quick(start: Start, held: Held) -> None:
     gateway = await start(config(await held.start()), environ={"KEY": "x"}, change=budget(10))
     took = []
     for _ in range(9):
-        began = time.monotonic()
+        watch = Stopwatch.patient()
         assert (await send(gateway.port, CHAT, body())).status == 402
-        took.append(time.monotonic() - began)
+        took.append(watch.spent_s)
     assert sorted(took)[4] < 0.05
     assert held.seen == []
 
@@ -136,8 +137,13 @@ defaults: {{timeouts: {{first_event: 200ms, idle: 200ms, total: 1s}}, breaker: {
     ends_at = time.monotonic() + seconds
     statuses: Counter[int] = Counter()
 
+    def is_over() -> bool:
+        """On a busy machine it takes longer until the budget is spent."""
+        now = time.monotonic()
+        return now >= ends_at and (statuses[402] > 0 or now >= ends_at + 60)
+
     async def client() -> None:
-        while time.monotonic() < ends_at:
+        while not is_over():
             script, stream = rng.choice(SCRIPTS), rng.random() < 0.5
             one = orjson.dumps({"model": f"sim/{script}", "stream": stream, "max_tokens": 100, "messages": []})
             connection = await Connection.open(rng.choice(running).port)
@@ -152,7 +158,7 @@ defaults: {{timeouts: {{first_event: 200ms, idle: 200ms, total: 1s}}, breaker: {
     samples: list[int] = []
 
     async def sample() -> None:
-        while time.monotonic() < ends_at:
+        while not is_over():
             for gateway in running:
                 samples.extend([spent + kept for spent, kept in await standings(gateway)])
                 gateway.forgive()

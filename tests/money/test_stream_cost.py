@@ -20,11 +20,11 @@ ASK = {"x-penstock-stream-cost": "comment"}
 MARK = b": penstock "
 
 
-async def gateway_to(start: Start, url: str) -> Gateway:
+async def gateway_to(start: Start, url: str, timeouts: str = "first_event: 20s, idle: 20s, silent: 20s") -> Gateway:
     return await start(
         f"""
 providers: {{p: {{like: vllm, base_url: "{url}", price: {{"*": {PRICE}}}}}}}
-defaults: {{timeouts: {{first_event: 1s, idle: 300ms, silent: 600ms}}}}
+defaults: {{timeouts: {{{timeouts}}}}}
 """,
         change=budget(),
     )
@@ -63,7 +63,7 @@ async def test_a_comment_tells_the_cost_before_done(path: str, script: str, star
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("script", ["cut:3", "reset:3", "clean-end:3", "error-event:3", "bad-json:3", "stall:3"])
 async def test_a_stream_that_breaks_tells_none(path: str, script: str, start: Start, upstream_url: str) -> None:
-    gateway = await gateway_to(start, upstream_url)
+    gateway = await gateway_to(start, upstream_url, "first_event: 1s, idle: 300ms, silent: 600ms")
     told = await send(gateway.port, path, asked(script), ASK)
     assert (told.status, told.end) == (200, "eof")
     assert MARK not in told.body

@@ -17,6 +17,7 @@ from proxy.ports import Away, BudgetStore, Reservation, StoreAway, Unseeded
 from proxy.terms import ExchangeId, NanoUsd
 from tests.gateway import RecordingLog
 from tests.ledger import FakeLedger
+from tests.stopwatch import Stopwatch
 
 UTC = ZoneInfo("UTC")
 
@@ -123,14 +124,14 @@ class Worker:
     async def until(self, spent: int, held: int, book: Book | None = None, *, within_s: float = 5.0) -> float:
         """Wait until a book stands so. Returns how long it took."""
         asked = self.book() if book is None else book
-        began = time.monotonic()
+        watch = Stopwatch.patient()
         while True:
             found = None
             with suppress(StoreAway):
                 found = (await self.store.look([asked])).get(asked)
             if found is not None and (found.spent_nanousd, found.held_nanousd) == (spent, held):
-                return time.monotonic() - began
-            assert time.monotonic() - began < within_s, f"expected {spent} and {held}, got {found}"
+                return watch.spent_s
+            assert not watch.is_over(within_s), f"expected {spent} and {held}, got {found}"
             await asyncio.sleep(0.005)
 
 

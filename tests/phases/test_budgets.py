@@ -18,6 +18,7 @@ from proxy.stores.memory.budgets import MemoryBudgets
 from proxy.terms import AccountId, NanoUsd
 from tests.ledger import FakeLedger
 from tests.phases.budget_stage import UTC, Shielded, Worker, payer
+from tests.stopwatch import Stopwatch
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC).timestamp()
 ACME = account_subject(AccountId("acme"))
@@ -230,11 +231,11 @@ async def test_of_several_workers_one_counts_and_the_others_wait(make: Make) -> 
 
 async def test_a_ledger_that_is_away_opens_no_budget(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(budgets_module, "SEEDED_S", 0.03)
-    for ledger in (FakeLedger(away=True), FakeLedger(slow_s=1.0)):
+    for ledger in (FakeLedger(away=True), FakeLedger(slow_s=60.0)):
         worker = make(ledger=ledger)
-        began = time.monotonic()
+        watch = Stopwatch.patient()
         assert isinstance(await worker.reserve("a", 1), Away)
-        assert time.monotonic() - began < 0.5
+        assert watch.spent_s < 0.5
 
 
 @pytest.mark.usefixtures("quick")
@@ -329,7 +330,7 @@ async def test_away_from_the_start_the_slice_is_cut_from_the_ledger(make: Make) 
 
 async def test_neither_store_nor_ledger_admits_nothing(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(budgets_module, "SEEDED_S", 0.03)
-    for ledger in (FakeLedger(away=True), FakeLedger(slow_s=1.0)):
+    for ledger in (FakeLedger(away=True), FakeLedger(slow_s=60.0)):
         worker = make(ledger=ledger)
         shield(worker).away = True
         assert isinstance(await worker.reserve("a", 1), Away)
@@ -395,24 +396,30 @@ async def test_what_was_settled_is_delivered_before_the_end(make: Make) -> None:
 
 
 async def test_a_lease_is_renewed_as_long_as_its_exchange_runs(make: Make) -> None:
-    """F073, with a lease of 0.15 s."""
-    worker = make(lease_s=0.15)
+    """F073, with a lease of 1.5 s: a machine may stop us for a second."""
+    worker = make(lease_s=1.5)
     hold = await worker.held("a", 100)
+    began = time.monotonic()
     for _ in range(20):
-        await asyncio.sleep(0.025)
+        await asyncio.sleep(0.09)
         assert await worker.sums() == (0, 100)
-    assert shield(worker).calls.count("renew") <= 12
+    assert shield(worker).calls.count("renew") <= 2 + (time.monotonic() - began) / (1.5 / 6)
     worker.end(hold, 60)
     await worker.until(60, 0)
 
 
 async def test_one_call_renews_many(make: Make) -> None:
-    worker = make(lease_s=0.15, payers=(payer(daily=10**6),))
+    worker = make(lease_s=1.5, payers=(payer(daily=10**6),))  # a machine may stop us for a second
     for number in range(100):
         await worker.held(str(number), 10)
+    async with asyncio.timeout(10):
+        while not shield(worker).calls.count("renew"):
+            await asyncio.sleep(0.01)
+    began, before = time.monotonic(), shield(worker).calls.count("renew")
     await asyncio.sleep(0.4)
     assert await worker.sums() == (0, 1000)
-    assert shield(worker).calls.count("renew") <= 0.5 / (0.15 / 6)  # one a tick, for a hundred leases
+    renewed = shield(worker).calls.count("renew") - before
+    assert renewed <= 2 + (time.monotonic() - began) / (1.5 / 6)  # one a tick, for a hundred leases
 
 
 async def test_what_ended_is_renewed_no_more(make: Make) -> None:

@@ -24,6 +24,7 @@ from proxy.stores.sqlite.keys import SqliteKeys
 from proxy.terms import NanoUsd
 from tests.gateway import RecordingLog
 from tests.keys import CREATED, OTHER_PEPPER, PEPPER, PEPPERS, new_key
+from tests.stopwatch import Stopwatch
 from tests.valkey import Valkey
 
 API_KEY = "env-Zq8vT1nB6yKd4wXs9LpRf2JmGc7h"
@@ -87,11 +88,11 @@ async def change(ring: KeyRing, change: Callable[[KeyRecord], KeyRecord], record
 
 
 async def within(seconds: float, is_so: Callable[[], bool]) -> float:
-    began = time.monotonic()
+    watch = Stopwatch.patient()
     while not is_so():
-        assert time.monotonic() - began < seconds
+        assert not watch.is_over(seconds)
         await asyncio.sleep(0.005)
-    return time.monotonic() - began
+    return watch.passed_s
 
 
 async def test_a_key_that_is_there_lets_in(stage: Stage) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from proxy.config.resolve import parse
 from proxy.core.cache_policy import CachePolicy
+from proxy.core.cached_answer import CachedAnswer
 from proxy.core.failure import FailureKind
 from proxy.core.ledger import LedgerRow
 from proxy.phases import flight as flight_module
@@ -21,17 +22,18 @@ from proxy.phases.budgets import Budgets
 from proxy.phases.exchange import Exchange
 from proxy.phases.recording import Recording
 from proxy.phases.runtime import Runtime
-from proxy.ports import Call, Fault
+from proxy.ports import Call, Fault, StoreAway
 from proxy.stores.memory.breakers import MemoryBreakers
 from proxy.stores.memory.budgets import MemoryBudgets
 from proxy.stores.memory.cache import MemoryCache
 from proxy.stores.sqlite.ledger import SqliteLedger
-from proxy.terms import Api, ExchangeId
+from proxy.terms import Api, CacheKey, ExchangeId
 from tests.books import RecordingBooks, limiter
 from tests.doors import open_to_all
 from tests.gateway import RecordingLog
 from tests.ledger import FakeLedger
 from tests.phases.test_lifecycle import DONE, EVENT, FINISH, FakeDownstream, FakeReply, Steps
+from tests.stopwatch import Stopwatch
 
 TURNS_MAX = 120
 WHOLE = b'{"choices":[{"index":0,"message":{"content":"a"},"finish_reason":"stop"}],"usage":{"prompt_tokens":3}}'
@@ -64,17 +66,38 @@ class Repeating:
         return reply
 
 
+class Afar(MemoryCache):
+    """A store over a wire: what it did is told some turns later. It hears no release for as long as it is `deaf`."""
+
+    deaf = False
+
+    async def lease(self, cache_key: CacheKey, owner: str, for_s: float) -> bool:
+        taken = await super().lease(cache_key, owner, for_s)
+        await turns(3)
+        return taken
+
+    async def put(self, cache_key: CacheKey, answer: CachedAnswer) -> bool:
+        if self.deaf:
+            raise StoreAway("it does not answer")
+        return await super().put(cache_key, answer)
+
+    async def release(self, cache_key: CacheKey, owner: str) -> None:
+        if self.deaf:
+            raise StoreAway("it does not answer")
+        await super().release(cache_key, owner)
+
+
 class Stage:
     """One worker before one provider; exchanges come and go."""
 
-    def __init__(self) -> None:
+    def __init__(self, cache: MemoryCache | None = None) -> None:
         table = parse(CONFIG, "routes.yaml", {})
         kept = CachePolicy(60.0)
         table = replace(table, routes={name: replace(one, cache=kept) for name, one in table.routes.items()})
         self.log = RecordingLog()
         self.upstream = Repeating()
         self.books = RecordingBooks()
-        self.cache = MemoryCache(time.monotonic)
+        self.cache = cache or MemoryCache(time.monotonic)
         self.exchanges: list[Exchange] = []
         self.sent: list[FakeDownstream] = []
         held = MemoryBudgets(lambda: int(time.time() * 1000))
@@ -225,6 +248,45 @@ async def test_cancelled_at_every_await_nothing_is_held(scene: Callable[..., Any
     raise AssertionError("it never ended")
 
 
+@pytest.mark.parametrize("scene", [leader, leader_with_followers, follower, everybody])
+async def test_who_leaves_while_the_lease_is_asked_for_leaves_none(scene: Callable[..., Any]) -> None:
+    """Found by a busy machine: the lease was taken, its exchange cancelled, and all who came next waited for it to end."""
+    for turn in range(1, TURNS_MAX):
+        if await scene(Stage(Afar(time.monotonic)), turn, stream=True):
+            assert turn > 5, "nothing was swept"
+            return
+    raise AssertionError("it never ended")
+
+
+async def test_a_lease_is_given_back_as_soon_as_the_store_hears_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flight_module, "AGAIN_S", 0.01)
+    cache = Afar(time.monotonic)
+    cache.deaf = True
+    stage = Stage(cache)
+    await over(stage.arrive(stream=True))
+    assert [event["message"] for event in stage.log.events] == ["cache: an answer could not be kept"]
+    await asyncio.sleep(0.03)
+    assert len(cache._leases) == 1
+    cache.deaf = False
+    async with asyncio.timeout(5):
+        while stage.runtime.flying:
+            await asyncio.sleep(0.005)
+    await stage.check()
+
+
+async def test_a_lease_that_nobody_takes_back_is_left_to_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flight_module, "AGAIN_S", 0.01)
+    monkeypatch.setattr(flight_module, "LEASE_S", 0.05)
+    cache = Afar(time.monotonic)
+    cache.deaf = True
+    stage = Stage(cache)
+    await over(stage.arrive(stream=True))
+    async with asyncio.timeout(5):
+        while stage.runtime.flying:
+            await asyncio.sleep(0.005)
+    assert stage.log.events[-1]["message"] == "cache: a lease could not be given back"
+
+
 async def test_a_follower_waits_no_longer_than_it_may(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watchdog, "TICK_S", 0.01)
     stage.upstream.hold = asyncio.Event()
@@ -232,9 +294,9 @@ async def test_a_follower_waits_no_longer_than_it_may(stage: Stage, monkeypatch:
     await turns(3)
     hurried = {"x-penstock-timeout": "50ms"}
     others = [stage.arrive(stream=stream, headers=hurried) for stream in (True, False)]
-    began = time.monotonic()
+    watch = Stopwatch.patient()
     await over(*others)
-    assert time.monotonic() - began < 0.5
+    assert watch.spent_s < 0.5
     for place in (1, 2):
         assert orjson.loads(stage.sent[place].sent)["error"]["code"] == "upstream_timeout"
     stage.upstream.hold.set()

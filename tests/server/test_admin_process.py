@@ -24,7 +24,7 @@ def without_a_key(data: Path | str) -> dict[str, str]:
 async def stopped(process: subprocess.Popen[str]) -> str:
     """What it still printed."""
     process.send_signal(signal.SIGTERM)
-    printed, _ = process.communicate(timeout=10)
+    printed, _ = process.communicate(timeout=60)
     assert process.returncode == 0
     return printed
 
@@ -91,7 +91,7 @@ def _refused_start(environ: dict[str, str], *arguments: str) -> str:
     """What a start that must fail says."""
     command = [*PENSTOCK, "serve", "--port", "0", "--grace", "0s", "--demo", *arguments]
     ran = subprocess.run(
-        command, capture_output=True, text=True, env={**ENVIRONMENT, **environ}, check=False, timeout=20
+        command, capture_output=True, text=True, env={**ENVIRONMENT, **environ}, check=False, timeout=60
     )
     assert ran.returncode != 0
     assert "serves on" not in ran.stdout
