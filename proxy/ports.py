@@ -516,7 +516,7 @@ class Away:
     detail: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)  # not frozen, as `LedgerRow`
 class Reservation:
     """How the books stand after a reservation, in the order of its claims. ``refused``: the first without room."""
 

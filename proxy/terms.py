@@ -27,6 +27,8 @@ DEFAULT_ACCOUNT: Final = AccountId("default")
 class Api(Enum):
     """One endpoint family of the wire, named as the YAML and the logs name it."""
 
+    __hash__ = object.__hash__  # an enum's own is written in Python, and an exchange looks by its API six times
+
     CHAT = "chat"
     RESPONSES = "responses"
     MESSAGES = "messages"
@@ -75,7 +77,7 @@ class PriceSource(Enum):
     UNKNOWN = "unknown"  # nowhere: the route's policy decides
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)  # not frozen, though nobody changes one: that takes nine times as long to make
 class Usage:
     """What one answer used, as its provider reported it or as it was estimated; providers' conventions normalised.
 

@@ -97,7 +97,7 @@ class Claim:
     cap_nanousd: NanoUsd
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)  # not frozen, as `LedgerRow`
 class Standing:
     """A book as it stood when it was looked at. ``epoch`` names the state: another one, and it was made again since."""
 
@@ -120,7 +120,7 @@ class Refused:
     resets_at: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)  # not frozen, as `LedgerRow`
 class Settlement:
     """An exchange is over. ``actual`` 0 releases what it held."""
 
@@ -129,7 +129,7 @@ class Settlement:
     actual_nanousd: NanoUsd
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)  # not frozen, as `LedgerRow`
 class BudgetLease:
     """What a worker holds for an exchange that still runs. ``admitted_ms``: Unix milliseconds."""
 

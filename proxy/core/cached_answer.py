@@ -14,7 +14,7 @@ import hashlib
 import math
 import struct
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final, TypeVar
 
@@ -22,7 +22,8 @@ import orjson
 
 from proxy.core import any_text
 from proxy.core.cache_selector import Labels, labels_of, pack_labels
-from proxy.terms import Api, CacheKey, Generation, NanoUsd
+from proxy.core.usage import normalise
+from proxy.terms import Api, CacheKey, Generation, NanoUsd, Usage
 
 FORMAT: Final = 1
 BODY_BYTES_MAX: Final = 16 * 1024 * 1024
@@ -59,7 +60,7 @@ class CachedAnswer:
 
     Shapes: ``headers`` are those that a replay repeats, the content type aside. ``body`` is what was relayed: events with
     their blank lines, or the document. ``usage`` is the raw usage object as JSON, None where none came; ``usage_asked``: it
-    stands in an event of its own because somebody asked for it.
+    stands in an event of its own because somebody asked for it. ``reported`` is derived: that usage in Penstock's terms.
     Units: ``stored_at_s`` Unix seconds. ``cost_nanousd`` None: unpriced. ``generation``: in which it was asked for.
     """
 
@@ -76,6 +77,19 @@ class CachedAnswer:
     stored_at_s: float
     ttl_s: float
     generation: Generation
+    reported: Usage | None = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reported", None if self.usage is None else _reported(self.usage))
+
+
+def _reported(usage: bytes) -> Usage | None:
+    """None for what is no usage object."""
+    try:
+        document = orjson.loads(usage)
+    except orjson.JSONDecodeError:
+        return None
+    return normalise(document) if type(document) is dict else None
 
 
 def encode(cache_key: CacheKey, answer: CachedAnswer) -> bytes:

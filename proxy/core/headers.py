@@ -99,7 +99,7 @@ def to_client(upstream: Iterable[tuple[str, str]], secrets: Collection[str] = ()
     for name, value in upstream:
         lower = name.lower()
         if lower not in _KEPT_FROM_CLIENT:
-            echoes = any(secret in value for secret in secrets)
+            echoes = secrets and any(secret in value for secret in secrets)
             if not echoes and not lower.startswith(_PREFIXES_KEPT_FROM_CLIENT) and _is_safe(value):
                 passed.append((name, value))
         elif lower == "x-request-id" and _is_safe(value):

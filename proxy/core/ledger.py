@@ -72,7 +72,7 @@ class LedgerRow:
     tags: Tags = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)  # not frozen, as `LedgerRow`
 class Intent:
     """That a request is about to be sent to a target. Written before each attempt; a row follows, or the process died.
 

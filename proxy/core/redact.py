@@ -70,7 +70,7 @@ def text(value: str, credentials: Iterable[str] = ()) -> str:
 def _may_hold_a_key(value: str) -> bool:
     """A look at the long words alone: a log line has three of them, and the expression costs 20 us a line."""
     words = value.encode("utf-8", "surrogatepass").translate(_WORDS).split()
-    return any(len(word) >= _WORD_LENGTH_MIN and _KEY_SHAPES.search(word.decode("ascii")) for word in words)
+    return any(_KEY_SHAPES.search(word.decode("ascii")) for word in words if len(word) >= _WORD_LENGTH_MIN)
 
 
 def cut(value: str, chars_max: int) -> str:

@@ -91,14 +91,20 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One model at one provider."""
+    """One model at one provider.
+
+    ``name`` and ``masked_model`` are derived. The second is the model as it may be told where it was a client that named it,
+    and may have named a key.
+    """
 
     provider: Provider
     model: str
+    name: TargetName = field(init=False, repr=False, compare=False)
+    masked_model: str = field(init=False, repr=False, compare=False)
 
-    @property
-    def name(self) -> TargetName:
-        return TargetName(f"{self.provider.id}/{self.model}")
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", TargetName(f"{self.provider.id}/{self.model}"))
+        object.__setattr__(self, "masked_model", redact.text(self.model))
 
 
 class Balance(Enum):

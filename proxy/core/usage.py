@@ -83,6 +83,15 @@ _UNIT_NAMES: Final = frozenset(
         "server_tool_use",
     }
 )
+_INPUT_PARTS: Final = frozenset(
+    {
+        "cached_tokens",
+        "prompt_cache_hit_tokens",
+        "num_cached_tokens",
+        "cache_read_input_tokens",
+        "cache_creation_input_tokens",
+    }
+)
 _IMAGES_API: Final = frozenset({"text_tokens", "image_tokens"})  # what its input details hold
 
 
@@ -104,21 +113,24 @@ def normalise(raw: dict[str, Any]) -> Usage | None:
             return None
         tokens = _Tokens(0, 0)
     taken, given, taken_details, given_details, beside = tokens
-    cached = _first(
-        _member(taken_details, "cached_tokens"),
-        raw.get("cached_tokens"),
-        raw.get("prompt_cache_hit_tokens"),
-        raw.get("num_cached_tokens"),
-        raw.get("cache_read_input_tokens"),
-    )
-    written = _first(_member(taken_details, "cache_write_tokens"), raw.get("cache_creation_input_tokens"))
+    cached = written = reasoning = 0
+    if taken_details or not _INPUT_PARTS.isdisjoint(raw):
+        cached = _first(
+            _member(taken_details, "cached_tokens"),
+            raw.get("cached_tokens"),
+            raw.get("prompt_cache_hit_tokens"),
+            raw.get("num_cached_tokens"),
+            raw.get("cache_read_input_tokens"),
+        )
+        written = _first(_member(taken_details, "cache_write_tokens"), raw.get("cache_creation_input_tokens"))
     if beside:
         taken += cached + written
-    reasoning = _first(
-        _member(given_details, "reasoning_tokens"),
-        raw.get("reasoning_tokens"),
-        _member(given_details, "thinking_tokens"),
-    )
+    if given_details or "reasoning_tokens" in raw:
+        reasoning = _first(
+            _member(given_details, "reasoning_tokens"),
+            raw.get("reasoning_tokens"),
+            _member(given_details, "thinking_tokens"),
+        )
     surplus = _count(raw.get("total_tokens")) - taken - given
     if surplus > 0 and not units.audio_ms and reasoning in (0, surplus):
         given, reasoning = given + surplus, surplus

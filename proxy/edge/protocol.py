@@ -124,6 +124,10 @@ class _Handler(RequestHandler):
         super().resume_writing()
         self._connections.read(self)
 
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        if self._reading_paused:  # aiohttp asks with every piece of a body, and each time parses nothing
+            super().resume_reading(resume_parser)
+
     def head_is_late(self) -> None:
         if self._waiter is None or self._waiter.done():
             return

@@ -1,5 +1,7 @@
 """What the books are told of an exchange: the intent before an attempt, the row when it is over."""
 
+from typing import Final
+
 from proxy.core import cost, redact
 from proxy.core.ledger import CostSource, Intent, LedgerRow, Outcome
 from proxy.core.routing import Plan
@@ -7,9 +9,10 @@ from proxy.core.tags import Tags, joined, parse
 from proxy.core.tariff import Tariff
 from proxy.phases.exchange import Attempt, Bill, Exchange
 from proxy.phases.runtime import Runtime
-from proxy.terms import Api, Commitment, ExchangeId, NanoUsd, ProviderId
+from proxy.terms import Api, Commitment, ExchangeId, NanoUsd, ProviderId, Usage
 
-_US_PER_MS = 1000
+_US_PER_MS: Final = 1000
+_NOTHING_USED: Final = Usage(0, 0)
 
 
 def intent(x: Exchange, plan: Plan, attempt: Attempt, wall: float) -> Intent:
@@ -22,7 +25,7 @@ def intent(x: Exchange, plan: Plan, attempt: Attempt, wall: float) -> Intent:
         x.account,
         x.api.value,
         target.provider.id,
-        _nameable(x, target.model),
+        target.model if _is_route(x) else target.masked_model,
         x.at_stake_nanousd,
         len(x.attempts),
         x.principal.virtual_key,
@@ -37,53 +40,58 @@ def intent(x: Exchange, plan: Plan, attempt: Attempt, wall: float) -> Intent:
 def row(x: Exchange, runtime: Runtime, outcome: Outcome, now: float) -> LedgerRow:
     """The row of an exchange that is over. ``now``: monotonic."""
     provider, model = _answered_by(x)
-    bill = x.bill
-    used = None if bill is None else bill.used
+    bill, plan = x.bill, x.plan
+    used = _NOTHING_USED if bill is None else bill.used
+    started_us = x.admitted_ms * _US_PER_MS
     took_s = now - x.started
-    return LedgerRow(
-        id=x.booked_as,
-        started_us=x.admitted_ms * _US_PER_MS,
-        ended_us=x.admitted_ms * _US_PER_MS + int(took_s * 1_000_000),
-        account=x.account,
-        virtual_key=x.principal.virtual_key,
-        api=x.api.value,
-        outcome=outcome,
-        status=x.status,
-        code=None if x.failure is None else x.failure.row.code,
-        route=None if x.plan is None else x.plan.route,
-        provider=provider,
-        model=None if model is None else _nameable(x, model),
-        streamed=x.streamed,
-        attempts=len(x.attempts),
-        fell_back=x.target is not None and x.plan is not None and x.target is not x.plan.targets[0],
-        input_tokens=0 if used is None else used.input_tokens,
-        cached_tokens=0 if used is None else used.cached_tokens,
-        cache_write_tokens=0 if used is None else used.cache_write_tokens,
-        output_tokens=0 if used is None else used.output_tokens,
-        reasoning_tokens=0 if used is None else used.reasoning_tokens,
-        estimated=used is not None and used.estimated,
-        cost_nanousd=cost_of(x),
-        cost_source=cost_source_of(x),
-        saved_nanousd=x.saved_nanousd,
-        cache=x.cache,
-        baseline_nanousd=None if bill is None else _baseline(x, runtime, bill),
-        first_event_ms=None if x.first_event_at is None else round((x.first_event_at - x.started) * 1000, 3),
-        total_ms=round(took_s * 1000, 3),
-        tags=tags_of(x),
-        request_id=_request_id(x),
+    return LedgerRow(  # in their order: by name it takes twice as long, and there is one for every exchange
+        x.booked_as,
+        started_us,
+        started_us + int(took_s * 1_000_000),
+        x.account,
+        x.api.value,
+        outcome,
+        x.status,
+        None if x.failure is None else x.failure.row.code,
+        x.principal.virtual_key,
+        None if plan is None else plan.route,
+        provider,
+        model,
+        x.streamed,
+        len(x.attempts),
+        x.target is not None and plan is not None and x.target is not plan.targets[0],
+        used.input_tokens,
+        used.cached_tokens,
+        used.cache_write_tokens,
+        used.output_tokens,
+        used.reasoning_tokens,
+        used.estimated,
+        cost_of(x),
+        cost_source_of(x),
+        x.saved_nanousd,
+        None if bill is None else _baseline(x, runtime, bill),
+        x.cache,
+        None if x.first_event_at is None else round((x.first_event_at - x.started) * 1000, 3),
+        round(took_s * 1000, 3),
+        _request_id(x),
+        tags_of(x),
     )
 
 
 def _answered_by(x: Exchange) -> tuple[ProviderId | None, str | None]:
+    """Whose answer it was, and the model as a row may have it: one that a client named may be a key in the wrong field."""
     if x.recalled is not None:
-        return x.recalled.provider, x.recalled.model
+        model = x.recalled.model
+        return x.recalled.provider, model if _is_route(x) else redact.text(model)
     target = x.target or (x.attempts[-1].target if x.attempts else None)
-    return (None, None) if target is None else (target.provider.id, target.model)
+    if target is None:
+        return None, None
+    return target.provider.id, target.model if _is_route(x) else target.masked_model
 
 
-def _nameable(x: Exchange, model: str) -> str:
-    """A model as a row may have it. A route's is ours to name; one that a client named may be a key in the wrong field."""
-    return model if x.plan is not None and x.plan.route is not None else redact.text(model)
+def _is_route(x: Exchange) -> bool:
+    """Whether a route was asked for: then its models are ours to name."""
+    return x.plan is not None and x.plan.route is not None
 
 
 def tags_of(x: Exchange) -> Tags:
@@ -100,12 +108,12 @@ def _request_id(x: Exchange) -> ExchangeId | None:
 def cost_of(x: Exchange) -> NanoUsd:
     """What the exchange costs: the answer that was relayed, and what attempts before it may have used."""
     answered = 0 if x.bill is None else x.bill.charge.cost_nanousd
-    return NanoUsd(answered + sum(attempt.wasted_nanousd for attempt in x.attempts))
+    return NanoUsd(answered + x.wasted_nanousd)
 
 
 def cost_source_of(x: Exchange) -> CostSource:
     """Where its cost is known from. No figure of a provider's stands for what failed attempts may have used."""
-    if any(attempt.wasted_nanousd for attempt in x.attempts):
+    if x.wasted_nanousd:
         return "estimated"
     return "free" if x.bill is None else x.bill.charge.source.value
 

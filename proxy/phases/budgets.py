@@ -44,7 +44,7 @@ CLAIMS_MAX: Final = 10_000  # sets of payers whose windows are kept in mind
 _Run = Callable[[], Coroutine[Any, Any, None]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)  # not frozen, as `LedgerRow`
 class Hold:
     """What was reserved for one exchange; ``lease`` None: nothing had to be. Owned by the exchange, ended by `settle`.
 
@@ -146,9 +146,9 @@ class Budgets:
         lease = hold.lease
         if lease is None:
             return
-        actual = min(max(actual, 0), MONEY_MAX)
-        if self._keeper.settle(Settlement(lease.exchange_id, _books_of(lease), NanoUsd(actual))):
-            self._slices.settle(lease.exchange_id, _books_of(lease), actual)
+        settlement = Settlement(lease.exchange_id, _books_of(lease), NanoUsd(min(max(actual, 0), MONEY_MAX)))
+        if self._keeper.settle(settlement):
+            self._slices.settle(settlement.exchange_id, settlement.books, settlement.actual_nanousd)
 
     def release(self, hold: Hold) -> None:
         """Nothing was used."""
@@ -393,7 +393,7 @@ class Budgets:
 
 
 def _books_of(lease: BudgetLease) -> tuple[Book, ...]:
-    return tuple(claim.book for claim in lease.claims)
+    return tuple([claim.book for claim in lease.claims])
 
 
 def _release(lease: BudgetLease) -> Settlement:

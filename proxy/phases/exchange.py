@@ -130,6 +130,15 @@ class Exchange:
     @property
     def at_stake_nanousd(self) -> NanoUsd:
         """What the attempts so far may have cost: what failed ones wasted, and all of what one under way may."""
-        return NanoUsd(
-            sum(one.quote.hold_nanousd if one.failure is None else one.wasted_nanousd for one in self.attempts)
-        )
+        at_stake = 0
+        for one in self.attempts:
+            at_stake += one.quote.hold_nanousd if one.failure is None else one.wasted_nanousd
+        return NanoUsd(at_stake)
+
+    @property
+    def wasted_nanousd(self) -> NanoUsd:
+        """What attempts may have cost although they gave no answer."""
+        wasted = 0
+        for one in self.attempts:
+            wasted += one.wasted_nanousd
+        return NanoUsd(wasted)

@@ -40,6 +40,9 @@ class _Cap:
     tokens: int | None = None
 
 
+_UNCAPPED: Final = _Cap(False)
+
+
 def quote(x: Exchange, runtime: Runtime, plan: Plan, target: Target) -> Quote | Failure:
     """The most that this exchange may cost at this target, or why it may not be asked."""
     if x.api in UNBILLED:
@@ -82,7 +85,7 @@ def _cap(x: Exchange, plan: Plan) -> _Cap:
     said = [fields[name] for name in OUTPUT_CAPS if name in fields]
     if not said and plan.params and x.api in WITH_PARAMS:
         said = [int(value) for name, value in plan.params if name in OUTPUT_CAPS and value.isdigit()]
-    return _Cap(bool(said), _largest(said))
+    return _Cap(True, _largest(said)) if said else _UNCAPPED
 
 
 def client_cap(x: Exchange) -> int | None:

@@ -5,9 +5,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-import orjson
-
-from proxy.core import usage
 from proxy.core.assembly import forms
 from proxy.core.budget import usd
 from proxy.core.cached_answer import CachedAnswer, Form
@@ -23,9 +20,11 @@ from proxy.ports import Downstream
 from proxy.terms import Commitment, NanoUsd, PriceSource, Usage
 
 PACE_S: Final = 0.01  # between two events of a paced replay: a hundred tokens a second
+_FREE: Final = Charge(NanoUsd(0), PriceSource.FREE)
+_NOTHING_USED: Final = Usage(0, 0)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)  # not frozen, as `LedgerRow`
 class Replay:
     """What an exchange gives a kept answer with. ``watchdog``: over its own task."""
 
@@ -137,5 +136,4 @@ def _lacks_usage(x: Exchange, answer: CachedAnswer) -> bool:
 
 
 def _bill(answer: CachedAnswer) -> Bill:
-    reported = None if answer.usage is None else usage.normalise(orjson.loads(answer.usage))
-    return Bill(reported, reported or Usage(0, 0), Charge(NanoUsd(0), PriceSource.FREE))
+    return Bill(answer.reported, answer.reported or _NOTHING_USED, _FREE)

@@ -17,15 +17,16 @@ _ASKED_CHARS_MAX: Final = 128
 
 def tell(x: Exchange, runtime: Runtime, now: float, booked: LedgerRow | None = None) -> None:
     """Tell the log and the meter. ``booked`` None: nothing was begun that the books would know of."""
-    count(x, runtime, outcome_of(x), booked)
-    runtime.log.exchange(partial(_record, x, now, booked))
+    outcome = outcome_of(x) if booked is None else booked.outcome
+    count(x, runtime, outcome, booked)
+    runtime.log.exchange(partial(_record, x, now, outcome, booked))
 
 
-def _record(x: Exchange, now: float, booked: LedgerRow | None) -> dict[str, Any]:
+def _record(x: Exchange, now: float, outcome: Outcome, booked: LedgerRow | None) -> dict[str, Any]:
     """What is told of an exchange. Units: milliseconds, bytes, tokens. Neither bodies nor credentials."""
     record: dict[str, Any] = {
         "id": x.id,
-        "outcome": outcome_of(x),
+        "outcome": outcome,
         "status": x.status,
         "api": x.api.value,
         "asked": _asked(x),

@@ -7,6 +7,7 @@ all the same is decoded here with bounds, because the client was promised identi
 
 import asyncio
 import contextvars
+import functools
 import itertools
 import ssl
 import time
@@ -42,12 +43,31 @@ _NONE: Final[list[str]] = []
 _CONNECTED: contextvars.ContextVar[bool] = contextvars.ContextVar("connected", default=False)
 
 
+class _Wire(ResponseHandler):
+    """A connection that goes on reading where it had paused, and only there.
+
+    aiohttp 3.14 asks for that with every piece of a body that is read, and each time parses nothing and asks the transport.
+    """
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
+
+
+def _wire(loop: asyncio.AbstractEventLoop) -> ResponseHandler:
+    return _Wire(loop)
+
+
 class _Connector(aiohttp.TCPConnector):
     """Notes in the context of the call that a connection was opened for it, and keeps none that has spoken unasked.
 
     What comes on an idle connection (a second answer glued to the last bytes of the first, a 408) would be taken for the
     answer to the next request; aiohttp looks at it when a connection is given back, not when it is taken again.
     """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._factory = functools.partial(_wire, self._loop)
 
     async def connect(self, req: ClientRequest, traces: list[Any], timeout: aiohttp.ClientTimeout) -> Connection:  # noqa: ASYNC109 - aiohttp's signature
         while True:
@@ -245,7 +265,9 @@ async def _slices(body: bytes) -> AsyncIterator[bytes]:
         yield body[start : start + READ_BYTES]
 
 
-def _data(body: bytes | AsyncIterable[bytes]) -> bytes | AsyncIterable[bytes] | None:
-    if isinstance(body, bytes) and len(body) > LARGE_BODY_BYTES:
-        return _slices(body)
-    return body or None  # of nothing, aiohttp would send the length
+def _data(body: bytes | AsyncIterable[bytes]) -> aiohttp.Payload | AsyncIterable[bytes] | None:
+    if not isinstance(body, bytes):
+        return body
+    if not body:
+        return None  # of nothing, aiohttp would send the length
+    return _slices(body) if len(body) > LARGE_BODY_BYTES else aiohttp.BytesPayload(body)

@@ -5,7 +5,6 @@ leases end when a test says so; one test runs by the server's own clock.
 """
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace

@@ -1,7 +1,6 @@
 """Who may ask, through the gateway: keys, roles' headers, and accounts that have routes and credentials of their own."""
 
 import asyncio
-import time
 from pathlib import Path
 from typing import Any
 
