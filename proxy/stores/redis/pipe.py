@@ -60,13 +60,16 @@ class _Call:
 
 
 class Pipe:
-    """Used in one event loop. Failures are values: a reply is what Redis said, `RedisError`, `OSError` or `Unanswered`."""
+    """Used in one event loop. Failures are values: a reply is what Redis said, `RedisError`, `OSError` or `Unanswered`.
+
+    ``patience`` may be set to fewer ticks than a deadline has, and back.
+    """
 
     def __init__(self, address: Address, *, open_s: float, deadline_s: float) -> None:
         self._address = address
         self._open_s = open_s
-        self._deadline_s = deadline_s
         self._tick_s = deadline_s / TICKS
+        self.patience = TICKS  # of silence, that end a call
         self._connection: AbstractConnection | None = None
         self._stale = False
         self._closed = False
@@ -248,7 +251,7 @@ class Pipe:
         while self._waiting and self._is_over(self._waiting[0]):
             self._waiting_bytes -= len(self._waiting[0].packed)
             _answer(self._waiting.popleft(), self._late())
-        silent = min(self._quiet, self._ticks - self._sent_at) >= TICKS
+        silent = min(self._quiet, self._ticks - self._sent_at) >= self.patience
         if silent and self._sent and self._task is not None:
             self._task.cancel()
         self._ticking = bool(self._waiting or self._again or (self._sent and not silent))
@@ -264,11 +267,12 @@ class Pipe:
 
     def _is_over(self, call: _Call) -> bool:
         age = self._ticks - call.asked_at
-        return min(age, self._quiet) >= TICKS or age >= TICKS * CROWD
+        return min(age, self._quiet) >= self.patience or age >= TICKS * CROWD
 
     def _late(self) -> Unanswered:
-        if self._quiet >= TICKS:
-            return Unanswered(f"no answer within {self._deadline_s * 1000:.0f} ms", blames_redis=True)
+        if self._quiet >= self.patience:
+            within_ms = self.patience * self._tick_s * 1000
+            return Unanswered(f"no answer within {within_ms:.0f} ms", blames_redis=True)
         return Unanswered("Redis is busy with what was asked before", blames_redis=False)
 
 

@@ -326,14 +326,14 @@ async def test_hung_and_awake_again(own_valkey: Valkey) -> None:
         for _ in range(5):
             spent_s, said = await timed(connection.call("GET", "a"))
             assert spent_s <= DEADLINE_S + SLACK_S
-            assert said == "no answer within 20 ms"
+            assert said in ("no answer within 20 ms", "no answer within 10 ms")
         at_once(connection)
         own_valkey.resume()
         await answers(connection)
         assert await insist(connection, "GET", "a") == b"1"
 
 
-async def test_a_hung_server_costs_five_deadlines_and_then_nothing(own_valkey: Valkey) -> None:
+async def test_a_hung_server_costs_a_deadline_four_halves_and_then_nothing(own_valkey: Valkey) -> None:
     """F080. What was asked may have been done: it is, when the server goes on."""
     async with connected(own_valkey.url, deadline_s=DEADLINE_S) as connection:
         assert await insist(connection, "INCR", "k") == 1
@@ -343,8 +343,8 @@ async def test_a_hung_server_costs_five_deadlines_and_then_nothing(own_valkey: V
                 came, took_s = await unlagged(connection.call("INCR", "k"))
                 assert isinstance(came, StoreAway)
                 waits.append(took_s)
-            assert max(waits) <= 0.025
-            assert min(waits) >= 0.014
+            assert waits[0] <= 0.025
+            assert max(waits[1:]) <= 0.015
             assert not connection.state.up
             for _ in range(20):
                 came, took_s = await unlagged(connection.call("INCR", "k"))
