@@ -15,7 +15,7 @@ help:
 	@echo 'make run [PORT=4020] [CONFIG=config/routes.yaml]   serve on http://127.0.0.1:PORT'
 	@echo 'make test                                          run every test, against real parts'
 	@echo 'make clients                                       run the real clients, the large ones too'
-	@echo 'make soak                                          run what takes minutes: outages, 10,000 cuts, chaos'
+	@echo 'make soak [PENSTOCK_SOAK_S=600]                     run what takes minutes: outages, chaos, 10,000 streams, endurance'
 	@echo 'make chaos [SEED=1] [CHAOS_S=60]                    run faults at random, three kinds at once'
 	@echo 'make lint                                          ruff, mypy --strict, the import floors'
 	@echo 'make bench                                         measure beside a bare relay, print ratios'
