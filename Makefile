@@ -44,17 +44,21 @@ install: $(VENV)/.installed
 run: install
 	@exec $(BIN)/penstock serve --port $(PORT) --config $(CONFIG)
 
-# Two halves that mind no neighbour run side by side; then, alone, what measures time.
+# Two at a time, side by side, because most of the time a test waits for somebody.
 DECISIONS := tests/core tests/config tests/golden tests/providers
 TOOLS := tests/clients tests/deploy tests/cli tests/test_docs.py
+SERVED := tests/server tests/edge tests/money tests/instances tests/soak tests/telemetry tests/conformance
+OTHERS := tests $(addprefix --ignore=,$(DECISIONS) $(TOOLS) $(SERVED))
 PYTEST := $(BIN)/python -m pytest -p no:cacheprovider
+define side_by_side
+$(PYTEST) $(1) & one=$$!; other=0; $(PYTEST) $(2) || other=$$?; wait $$one && exit $$other
+endef
 test: $(VENV)/.installed-dev
 ifneq ($(ARGS),)
 	@$(BIN)/python -m pytest $(ARGS)
 else
-	@$(PYTEST) $(DECISIONS) & decisions=$$!; \
-	    tools=0; $(PYTEST) $(TOOLS) || tools=$$?; wait $$decisions && exit $$tools
-	@$(PYTEST) tests $(addprefix --ignore=,$(DECISIONS) $(TOOLS))
+	@$(call side_by_side,$(DECISIONS),$(TOOLS))
+	@$(call side_by_side,$(SERVED),$(OTHERS))
 endif
 
 clients: $(VENV)/.installed-dev

@@ -1,6 +1,7 @@
 """Penstock whole, on a real socket, in the test's own loop; and a client that sees every byte and every way to end."""
 
 import asyncio
+import random
 import socket
 import struct
 import tempfile
@@ -285,11 +286,12 @@ def port_of(base_url: str) -> int:
 
 
 def closed_port() -> int:
-    """A port of this machine on which nothing listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port of this machine on which nothing listens: below those that the system gives to others."""
+    while True:
+        port = random.randrange(19_000, 25_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def _head(raw: bytes) -> tuple[int, dict[str, str], bytes] | None:

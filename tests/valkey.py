@@ -1,6 +1,7 @@
 """A real Valkey server for tests: on a private socket and a loopback port, gone when the tests are, however they end."""
 
 import os
+import random
 import shutil
 import signal
 import socket
@@ -9,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -299,9 +300,12 @@ def clustered(masters: int = 3, replicas: int = 0, *options: str) -> Iterator[Va
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Below those that the system gives to clients: a server that is stopped must find its own free again."""
+    while True:
+        port = random.randrange(15_000, 19_000)  # its cluster's bus is 10,000 above
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def _reply(replies: Any) -> Any:

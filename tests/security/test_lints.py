@@ -70,8 +70,9 @@ def _forbidden(modules: Mapping[str, ast.Module]) -> list[str]:
 
 
 def test_s18_nothing_is_evaluated_unpickled_or_started() -> None:
-    """The list of exceptions is empty. `re.compile` is an attribute, and no builtin."""
-    assert _forbidden(MODULES) == []
+    """But for what the supervisor starts, which is itself, by a list of arguments. `re.compile` is no builtin."""
+    (started,) = _forbidden(MODULES)
+    assert re.fullmatch(r"proxy/server/workers\.py:\d+ asyncio\.create_subprocess_exec\(\)", started)
 
 
 @pytest.mark.parametrize("source", ["eval('1')", "import pickle", "from subprocess import run", "yaml.load(x)"])

@@ -26,16 +26,14 @@ def asked(model: str, *, stream: bool = True) -> bytes:
     return orjson.dumps({"model": model, "stream": stream, "messages": []})
 
 
-async def test_f102_descriptors_run_out_and_everybody_is_served_in_turn(
-    tmp_path: Path, upstream_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_f102_descriptors_run_out_and_everybody_is_served_in_turn(tmp_path: Path, upstream_url: str) -> None:
     """RLIMIT_NOFILE 512 and 400 clients, each with two connections: none is cut, the rest waits, no loop turns in vain."""
     config = config_file(
         tmp_path, f'providers: {{sim: {{like: vllm, base_url: "{upstream_url}"}}}}\nroutes: {{a: {{tiers: [sim/a]}}}}'
     )
-    limited = [sys.executable, "-c", _LIMITED]
-    monkeypatch.setattr("tests.server.process.PENSTOCK", [*limited, "-m", "proxy.cli.main"])
-    with serving("--config", config, environ={"PENSTOCK_DATA": str(tmp_path / "data")}) as (process, port, _):
+    limited = [sys.executable, "-c", _LIMITED, "-m", "proxy.cli.main"]
+    environ = {"PENSTOCK_DATA": str(tmp_path / "data")}
+    with serving("--config", config, environ=environ, program=limited) as (process, port, _):
         assert psutil.Process(process.pid).rlimit(resource.RLIMIT_NOFILE) == (LIMIT, LIMIT)
         clients = await asyncio.gather(*(Connection.open(port) for _ in range(CLIENTS)))
         for client in clients:
