@@ -14,6 +14,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -87,11 +88,13 @@ class Postgres:
     def pause(self) -> None:
         """Hung, with all its processes: connections are accepted by the kernel and stay open, nothing is answered."""
         for process in self._processes():
-            process.suspend()
+            with suppress(psutil.NoSuchProcess):  # they come and go by themselves
+                process.suspend()
 
     def resume(self) -> None:
         for process in self._processes():
-            process.resume()
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
 
     def _processes(self) -> list[psutil.Process]:
         assert self._process is not None
