@@ -53,6 +53,12 @@ class Door:
         self._wrong = WrongKeys()
         self.is_open = is_open
 
+    def after(self, *, is_open: bool) -> "Door":
+        """The door of another table, which knows the same keys and who has shown wrong ones."""
+        door = Door(self._verify, self._log, self._now, is_open=is_open)
+        door._wrong = self._wrong
+        return door
+
     def principal_of(self, caller: Caller) -> Principal:
         """Who a request is from. Raises `Rejected`."""
         acts_for = caller.headers.get(ACCOUNT_HEADER)

@@ -16,7 +16,7 @@ _UNKNOWN: Final = Refusal(KeyProblem.UNKNOWN)
 
 
 def door(keys: KeyRing | None, admin_key: AdminKey | None, log: ExchangeLog, *, is_open: bool) -> Door:
-    """The door of one table; ``is_open`` as that table and the environment say."""
+    """The first table's door; ``is_open`` as that table and the environment say. Those of later ones come `after` it."""
 
     def verify(presented: str) -> Principal | Failure:
         found = _UNKNOWN if keys is None else keys.verify(presented)

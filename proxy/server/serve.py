@@ -30,7 +30,6 @@ from proxy.edge.health import Outlook
 from proxy.edge.intake import Intake
 from proxy.edge.metrics_page import MetricsPage
 from proxy.edge.surface import Surface
-from proxy.phases.door import Door
 from proxy.phases.probe import Probe
 from proxy.ports import ExchangeLog, SecretStore, StoreUnusable
 from proxy.server import doors, own_secrets, sealed, trust
@@ -164,7 +163,7 @@ class Service:
         """From open stores to open sockets. Raises `CannotServe`."""
         self.metrics.follow(self.table)
         self._tracer = build_tracer(self.settings, self.log)
-        door = self._door(self.table, stores)
+        door = doors.door(stores.keys, self.admin_key, self.log, is_open=self._is_open(self.table))
         runtime = build_runtime(self.table, upstream, self.log, stores, door, meter=self.metrics, tracer=self._tracer)
         admin = self._admin = Admin(
             None if self.admin_key is None else self.admin_key.role_of,
@@ -219,9 +218,6 @@ class Service:
         """Raises `CannotServe`, where everybody who can connect could come in."""
         if self._is_open(table):
             refuse_open_bind(self.options.host)
-
-    def _door(self, table: RoutingTable, stores: Stores) -> Door:
-        return doors.door(stores.keys, self.admin_key, self.log, is_open=self._is_open(table))
 
     def _facts(self) -> dict[str, object]:
         """What the audit log keeps of a start."""
@@ -318,7 +314,8 @@ class Service:
             return
         self.log.hide(_secrets_in(table))
         self.metrics.follow(table)
-        self._surface.runtime = self._surface.runtime.after(table, self._door(table, self._stores))
+        runtime = self._surface.runtime
+        self._surface.runtime = runtime.after(table, runtime.door.after(is_open=self._is_open(table)))
         self._stores.follow(table)
         self.table = table
 

@@ -17,6 +17,7 @@ from proxy.config.resolve import blueprint, load
 from proxy.core.breaker import PASS, Event, target_subject
 from proxy.core.credential import NOTHING_SEALED
 from proxy.core.routing import RoutingTable
+from proxy.core.wrong_keys import WRONG_MAX
 from proxy.edge.admin.shell import AdminKey
 from proxy.ports import ConfigState
 from proxy.server import serve
@@ -256,6 +257,17 @@ async def test_access_follows_and_never_opens_to_a_network(followed: Followed) -
     followed.gateway.service.options.host = "127.0.0.1"
     assert not (await followed.reloader.reload("once more")).problems
     assert (await followed.gateway.ask("voice")).status == 200
+
+
+async def test_who_has_shown_wrong_keys_is_not_forgotten(followed: Followed) -> None:
+    """Or a file that changes often would let a guesser fill the log."""
+    await followed.reload("routes: {voice: {tiers: [sim/first]}}\naccess: {mode: keys}")
+    shown = {"authorization": "Bearer psk-nobody"}
+    body = orjson.dumps({"model": "voice", "messages": []})
+    for _ in range(WRONG_MAX):
+        assert (await send(followed.gateway.port, CHAT, body, shown)).status == 401
+    await followed.reload("routes: {voice: {tiers: [sim/second]}}\naccess: {mode: keys}")
+    assert (await send(followed.gateway.port, CHAT, body, shown)).status == 429
 
 
 async def test_reading_leaves_the_loop_alone(followed: Followed) -> None:

@@ -66,6 +66,8 @@ def _kind(name: str, weight: int, model: str, *statuses: int, **more: object) ->
     return Kind(name, weight, model, frozenset(statuses), **more)  # type: ignore[arg-type] # handed through as they are
 
 
+UNKNOWN: Final = (401, 429)  # a wrong key; the second when there were many in a minute
+
 KINDS: Final = (
     _kind("JSON", 25, "plain", 200),
     _kind("stream", 20, "sim/events:30", 200, stream=True),
@@ -80,7 +82,7 @@ KINDS: Final = (
     _kind("cost tier", 3, "dear", 402),
     _kind("no budget", 3, "plain", 402, who="poor"),
     _kind("limit", 3, "plain", 200, 429, who="slow"),
-    _kind("no key", 2, "plain", 401, who="nobody"),
+    _kind("no key", 2, "plain", *UNKNOWN, who="nobody"),
     _kind("left", 6, "sim/paced:200:50ms", 200, stream=True, leaves=True),
 )
 
@@ -104,10 +106,10 @@ class Asked:
         wanted = kind.ends if answer.status == 200 else "whole"
         if answer.status not in kind.statuses or (end != wanted and not kind.leaves):
             self.wrong.append(f"{kind.name}: {answer.status} {answer.end} {answer.body[-300:]!r}")
-        self.count(answer)
+        self.count(answer, is_known=kind.who != "nobody")
 
-    def count(self, answer: Answer) -> None:
-        if answer.status == 401:
+    def count(self, answer: Answer, *, is_known: bool) -> None:
+        if not is_known:
             self.unknown += 1
         elif answer.status:
             self.answered.append(answer.headers["x-request-id"])
@@ -178,6 +180,6 @@ async def known(port: int, key: str) -> int:
     async with asyncio.timeout(KNOWN_S):
         while well < 8:
             answer = await ask(port, "/v1/models", {"authorization": f"Bearer {key}"})
-            well, refused = (0, refused + 1) if answer.status == 401 else (well + 1, refused)
+            well, refused = (0, refused + 1) if answer.status in UNKNOWN else (well + 1, refused)
             await asyncio.sleep(0.05)
     return refused
